@@ -1,0 +1,1 @@
+"""All that is known of OpenSSH, in pure standard library; imports nothing outside itself."""
