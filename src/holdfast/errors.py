@@ -119,7 +119,9 @@ class CommandTimeout(HoldfastError, subprocess.TimeoutExpired):
             False: "the remote process runs on",
             None: "whether the remote process still runs is unknown",
         }[self.remote_ended]
-        return f"command {self.cmd!r} on {self.destination} timed out after {self.timeout:g} s; {fate}"
+        return (
+            f"command {self.cmd!r} on {self.destination} timed out after {self.timeout:g} s; {fate}"
+        )
 
 
 class TransferFailed(HoldfastError):

@@ -1,0 +1,227 @@
+"""How this process reaches a destination: over a control master, or by plain ssh."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional, Union
+
+from .errors import ConfigError, HoldfastError, MultiplexingUnsupported
+from .openssh import config, control_path, version
+from .openssh.control_master import ControlMaster, Master, MasterSpec
+from .openssh.destination import Destination
+from .openssh.login_ledger import LoginLedger
+from .openssh.options import Options, Value, keepalive
+from .session_gate import SessionGate
+from .settings import Settings
+
+log = logging.getLogger("holdfast")
+
+#: Seconds a master lives without a client, where neither ssh_config nor a setting says:
+#: people come back within minutes, and a forgotten master should not last the night.
+CONTROL_PERSIST = 600
+
+
+@dataclass
+class Counts:
+    """What one connection has done; :class:`connection.Stats` explains the numbers."""
+
+    commands: int = 0
+    reuses: int = 0
+    refused: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+
+class Link:
+    """The configuration of one destination, its master and its mode; safe for threads.
+
+    The arguments and errors are those of :class:`connection.Connection`.
+    """
+
+    def __init__(
+        self,
+        destination: str,
+        purpose: str,
+        config_file: Optional[Union[str, os.PathLike[str]]],
+        options: Optional[Mapping[str, Value]],
+        settings: Optional[Settings],
+    ) -> None:
+        if not purpose.isidentifier():
+            raise ConfigError(f"purpose {purpose!r} is not a word")
+        self.destination = Destination.parse(destination)
+        self.name = destination
+        self.purpose = purpose
+        self.config_file = (
+            None if config_file is None else os.path.abspath(os.path.expanduser(config_file))
+        )
+        self.options = Options.from_user(options or {})
+        self.settings = settings or Settings.load()
+        self.ssh = version.find_program(self.settings.ssh)
+        self.runtime = control_path.runtime_directory(self.settings.runtime_dir)
+        self.ledger = LoginLedger(self.runtime)
+        self.gate = SessionGate()
+        self.sessions_work = False
+        self.without_sftp = False
+        self._counts = Counts()
+        self._lock = threading.RLock()
+        self._plain_because: Optional[str] = None
+        self._config: Optional[config.EffectiveConfig] = None
+        self._spec = self._resolved()
+
+    @property
+    def key(self) -> str:
+        """See :func:`control_path.connection_key`."""
+        return self._spec.key
+
+    @property
+    def mode(self) -> str:
+        return "plain" if self._plain_because else "multiplexed"
+
+    @property
+    def counts(self) -> Counts:
+        with self._lock:
+            return replace(self._counts)
+
+    def count(self, **numbers: int) -> None:
+        """``count(commands=1, bytes_sent=3)``"""
+        with self._lock:
+            for name, number in numbers.items():
+                setattr(self._counts, name, getattr(self._counts, name) + number)
+
+    def control_master(self, limit: Optional[float] = None) -> ControlMaster:
+        """The master as the configuration wants it now.
+
+        :param limit: seconds that a login may take at most, beside the setting.
+        """
+        spec = self._resolved()
+        if limit is not None:
+            spec = replace(spec, login_timeout=min(spec.login_timeout, max(0.1, limit)))
+        return ControlMaster(spec)
+
+    def live_master(self, deadline: Optional[float]) -> Optional[Master]:
+        """The master to use; None in plain mode. Logs in if there is none, once for everybody.
+
+        :param deadline: the caller's, of time.monotonic().
+        :raises subprocess.TimeoutExpired: the deadline came first.
+        :raises ConnectionFailed: and its kinds. :raises MultiplexingUnsupported: see ``fallback``.
+        """
+        reason = self.why_no_sharing()
+        if reason:
+            self.fall_back(reason)
+            return None
+        master = self.control_master(None if deadline is None else deadline - time.monotonic())
+        try:
+            return master.ensure()
+        except MultiplexingUnsupported as error:
+            self.fall_back(str(error))
+            return None
+        except HoldfastError:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired("ssh", 0.0) from None
+            raise
+
+    def why_no_sharing(self) -> Optional[str]:
+        """Why commands go through plain ssh; None if they share a master."""
+        return self._plain_because or version.why_no_multiplexing(self.ssh)
+
+    def fall_back(self, reason: str) -> None:
+        """Plain mode from now on, with one warning. :raises MultiplexingUnsupported: forbidden."""
+        if self.settings.fallback == "never":
+            raise MultiplexingUnsupported(
+                f"connections to {self.name} cannot be shared: {reason}; plain ssh would log in "
+                "for every command, and HOLDFAST_SSH_FALLBACK=never forbids it"
+            )
+        with self._lock:
+            first, self._plain_because = self._plain_because is None, reason
+        if first:
+            log.warning(
+                "%s: every command logs in by itself, as connections cannot be shared: %s",
+                self.name,
+                reason,
+            )
+
+    def note_session(self, master: Master) -> None:
+        """The master has given a session: a refusal means that it is full, from now on."""
+        self.sessions_work = True
+        if master.ours:
+            self.control_master().note_session()
+
+    def has_given_sessions(self, master: Master) -> bool:
+        return self.sessions_work or (master.ours and self.control_master().has_given_sessions())
+
+    def session_options(self) -> Options:
+        """For a session on a live master."""
+        return self.options + self._configured().overrides()
+
+    def login_options(self) -> Options:
+        """For a login: the caller's options, and ours where neither they nor the files say."""
+        options, found, settings = self.options, self._configured(), self.settings
+        if found.server_alive_interval == 0 and "ServerAliveInterval" not in options:
+            options += keepalive(settings.keepalive_interval, settings.keepalive_count)
+        if found.connect_timeout is None and "ConnectTimeout" not in options:
+            options += Options.of(ConnectTimeout=max(1, round(settings.login_timeout)))
+        return options
+
+    def new_log(self) -> Path:
+        """A fresh name for the log of one client."""
+        return self.runtime / f"client-{os.getpid()}-{next(_serial)}.log"
+
+    def _configured(self) -> config.EffectiveConfig:
+        """The effective configuration; asked again when a file has changed."""
+        return config.resolve(
+            self.ssh, self.destination, config_file=self.config_file, options=self.options
+        )
+
+    def _resolved(self) -> MasterSpec:
+        found = self._configured()
+        with self._lock:
+            if found is self._config:
+                return self._spec
+        key = control_path.connection_key(found, self.options, self.config_file)
+        persist = self.settings.control_persist
+        if persist is None:
+            persist = CONTROL_PERSIST if found.control_persist is None else found.control_persist
+        spec = MasterSpec(
+            ssh=self.ssh,
+            destination=self.destination,
+            runtime=self.runtime,
+            name=control_path.socket_name(key, self.purpose),
+            key=key,
+            purpose=self.purpose,
+            config_file=self.config_file,
+            options=self.login_options(),
+            user_path=self._user_path(found),
+            persist=persist,
+            login_timeout=self.settings.login_timeout,
+            stale_timeout=self.settings.stale_timeout,
+        )
+        with self._lock:
+            self._config, self._spec = found, spec
+        return spec
+
+    def _user_path(self, found: config.EffectiveConfig) -> Optional[str]:
+        """The user's own ControlPath, if it stands for this very connection.
+
+        A path without %r, say, is the same for two accounts: where the bare alias would use the
+        same path for another connection, it is not ours to use.
+        """
+        path = found.control_path
+        if path is None or self.purpose != "main":
+            return None
+        bare = Destination(self.destination.host)
+        if bare != self.destination or self.options.items:
+            usual = config.resolve(self.ssh, bare, config_file=self.config_file)
+            if usual.control_path == path and usual.identity != found.identity:
+                return None
+        return path
+
+
+_serial = itertools.count()

@@ -1,0 +1,148 @@
+"""Packets of the mux protocol, version 4: bytes in, values out, no I/O.
+
+The source of every number is PROTOCOL.mux in OpenSSH. A packet is ``u32 length | u32 type |
+body``, big-endian; a string is ``u32 length + bytes``; hello has no request id, everything else
+starts with one.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Optional, Union
+
+VERSION = 4
+
+#: The master closes the socket without a word on a longer packet (CHANNEL_MUX_MAX_PACKET in
+#: channels.c); length field not counted.
+MAX_PACKET = 256 * 1024
+
+HELLO = 0x00000001
+ALIVE_CHECK = 0x10000004
+TERMINATE = 0x10000005
+STOP_LISTENING = 0x10000009
+
+OK = 0x80000001
+PERMISSION_DENIED = 0x80000002
+FAILURE = 0x80000003
+IS_ALIVE = 0x80000005
+
+
+class ProtocolError(Exception):
+    """The other side does not speak this protocol, or not this version."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    version: int
+
+
+@dataclass(frozen=True)
+class Ok:
+    request_id: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """PERMISSION_DENIED or FAILURE."""
+
+    request_id: int
+    denied: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Alive:
+    request_id: int
+    pid: int
+
+
+Message = Union[Hello, Ok, Refused, Alive]
+
+
+def hello() -> bytes:
+    return _packet(HELLO, _u32(VERSION))
+
+
+def alive_check(request_id: int) -> bytes:
+    return _packet(ALIVE_CHECK, _u32(request_id))
+
+
+def terminate(request_id: int) -> bytes:
+    """The master ends now, and every session on it."""
+    return _packet(TERMINATE, _u32(request_id))
+
+
+def stop_listening(request_id: int) -> bytes:
+    """The master takes no more sessions and ends after the last."""
+    return _packet(STOP_LISTENING, _u32(request_id))
+
+
+class Decoder:
+    """Collects bytes and gives whole messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next_message(self) -> Optional[Message]:
+        """The next message, None until more bytes come.
+
+        :raises ProtocolError: the bytes are not of this protocol.
+        """
+        if len(self._buffer) < 4:
+            return None
+        (length,) = struct.unpack_from(">I", self._buffer)
+        if not 4 <= length <= MAX_PACKET:
+            raise ProtocolError(f"a packet of {length} bytes")
+        if len(self._buffer) < 4 + length:
+            return None
+        packet = bytes(self._buffer[4 : 4 + length])
+        del self._buffer[: 4 + length]
+        return _parse(packet)
+
+
+def _parse(packet: bytes) -> Message:
+    reader = _Reader(packet)
+    kind = reader.u32()
+    if kind == HELLO:
+        return Hello(reader.u32())  # extensions follow; none matters here
+    request_id = reader.u32()
+    if kind == OK:
+        return Ok(request_id)
+    if kind in (PERMISSION_DENIED, FAILURE):
+        return Refused(request_id, kind == PERMISSION_DENIED, reader.string())
+    if kind == IS_ALIVE:
+        return Alive(request_id, reader.u32())
+    raise ProtocolError(f"an unexpected message 0x{kind:08x}")
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def u32(self) -> int:
+        if self._at + 4 > len(self._data):
+            raise ProtocolError("a packet that ends too early")
+        (value,) = struct.unpack_from(">I", self._data, self._at)
+        self._at += 4
+        return int(value)
+
+    def string(self) -> str:
+        length = self.u32()
+        if self._at + length > len(self._data):
+            raise ProtocolError("a string that ends too early")
+        value = self._data[self._at : self._at + length]
+        self._at += length
+        return value.decode("utf-8", "replace")
+
+
+def _u32(value: int) -> bytes:
+    return struct.pack(">I", value)
+
+
+def _packet(kind: int, body: bytes) -> bytes:
+    return struct.pack(">II", len(body) + 4, kind) + body
