@@ -190,7 +190,7 @@ class Pump(threading.Thread):
 
     def run(self) -> None:
         read = getattr(self._stream, "read1", self._stream.read)
-        with suppress(ValueError):  # closed under us, after a timeout
+        with self._stream:
             while True:
                 chunk = read(65536)
                 if not chunk:
@@ -219,12 +219,15 @@ def stream_until_end(
     assert process.stdout is not None
     assert process.stderr is not None
     pumps = (Pump(process.stdout, on_stdout), Pump(process.stderr, on_stderr))
-    for pump in pumps:
-        pump.start()
     feeder: Optional[threading.Thread] = None
     if process.stdin is not None:
         feeder = threading.Thread(target=_feed, args=(process.stdin, data or b""), daemon=True)
         feeder.start()
+    # The threads own the streams now and close them at their ends. Nobody else may: closing a
+    # stream that a thread reads waits for that thread, which a stuck master can make for ever.
+    process.stdin = process.stdout = process.stderr = None
+    for pump in pumps:
+        pump.start()
     for pump in pumps:
         pump.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if pump.is_alive():

@@ -23,7 +23,24 @@ MAX_LENGTH = 86
 #: Filesystems that one machine has for itself: there a refused connection proves that the socket
 #: is dead. On any other, another login node may have bound it.
 _LOCAL = frozenset(
-    ["apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "overlay", "ramfs", "reiserfs", "tmpfs", "ufs", "xfs", "zfs"]
+    [
+        "apfs",
+        "bcachefs",
+        "btrfs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "hfs",
+        "jfs",
+        "overlay",
+        "ramfs",
+        "reiserfs",
+        "tmpfs",
+        "ufs",
+        "xfs",
+        "zfs",
+    ]
 )
 
 

@@ -24,8 +24,8 @@ def quote(word: Word) -> str:
     """One word as bash, dash, zsh, ksh, tcsh and fish all read it.
 
     Inside single quotes fish reads backslashes and csh reads ``!``; so these and the single
-    quote itself stand outside, each behind a backslash. A newline has no common spelling: see
-    :func:`quote_words`.
+    quote itself stand outside, each behind a backslash. A newline has no common spelling;
+    :func:`remote_command` finds a way around.
 
     :param word: text, bytes or a path; bytes that are no UTF-8 travel unharmed.
     :raises ConfigError: it holds a NUL, which no argument can.
@@ -36,16 +36,6 @@ def quote(word: Word) -> str:
     if _SAFE.fullmatch(text):
         return text
     return "'" + re.sub(r"['\\!]", lambda m: f"'\\{m[0]}'", text) + "'"
-
-
-def quote_words(words: Sequence[Word]) -> str:
-    """An argument vector as one command for any login shell.
-
-    :raises ConfigError: no words, or a NUL in one.
-    """
-    if not words:
-        raise ConfigError("the command is empty")
-    return _for_any_shell(" ".join(quote(word) for word in words))
 
 
 def _for_any_shell(line: str) -> str:
@@ -91,27 +81,33 @@ def remote_command(
     if isinstance(command, str):
         if not command.strip() or "\0" in command:
             raise ConfigError("the command is empty or holds a NUL")
-        line = command
-    else:
-        line = quote_words(command)
+        line = _enter(cwd) + command
+        if env:
+            # A variable must reach every part of the string, in whatever shell reads it: that
+            # shell starts again under env(1), and reads its rc files again.
+            line = _for_any_shell(f'exec env {_assignments(env)} "$SHELL" -c {quote(line)}')
+        return line
+    line = " ".join(quote(word) for word in command)
+    if not line:
+        raise ConfigError("the command is empty")
     if env:
-        assignments = [_assignment(name, value) for name, value in env.items()]
-        # A variable must reach every part of a string, in whatever shell reads it: that shell
-        # starts again under env(1).
-        words = (
-            ['"$SHELL"', "-c", quote(command)]
-            if isinstance(command, str)
-            else [quote(word) for word in command]
-        )
-        line = _for_any_shell(" ".join(["exec env", *map(quote, assignments), *words]))
-    if cwd is not None:
-        where = os.fsdecode(cwd)
-        if not where or "\0" in where or "\n" in where:
-            raise ConfigError(f"cwd {where!r} is empty or holds a newline or a NUL")
-        # A leading ./ keeps CDPATH out of it and a leading dash from being an option.
-        target = where if where[0] in "/~" else f"./{where}"
-        line = f"cd {quote_path(target)} || exit 1; {line}"
-    return line
+        line = f"exec env {_assignments(env)} {line}"
+    return _enter(cwd) + _for_any_shell(line)
+
+
+def _enter(cwd: Optional[Word]) -> str:
+    if cwd is None:
+        return ""
+    where = os.fsdecode(cwd)
+    if not where or "\0" in where or "\n" in where:
+        raise ConfigError(f"cwd {where!r} is empty or holds a newline or a NUL")
+    # A leading ./ keeps CDPATH out of it and a leading dash from being an option.
+    target = where if where[0] in "/~" else f"./{where}"
+    return f"cd {quote_path(target)} || exit 1; "
+
+
+def _assignments(env: Mapping[str, str]) -> str:
+    return " ".join(quote(_assignment(name, value)) for name, value in env.items())
 
 
 def _assignment(name: str, value: str) -> str:
