@@ -1,1 +1,1 @@
-"""The ``holdfast`` command: one verb per file."""
+"""The ``holdfast`` command: :mod:`main` finds the verb, ``verbs/`` has one file for each."""

@@ -1,0 +1,197 @@
+"""``holdfast run``: a remote command as if it ran here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Callable, Optional
+
+from ..arguments import add_host, connection, positive_seconds, variable
+
+USAGE = "holdfast run HOST [options] [--] COMMAND ..."
+DESCRIPTION = """\
+Run a command on HOST over its open connection, which is made with one login if there is none.
+
+Its output comes as it is written, byte for byte; it reads this command's stdin; its exit status
+becomes this command's. The words of COMMAND are joined with spaces and read by the login shell
+on HOST, as ssh does: quote what that shell is to see ('echo $HOME', 'a | b').
+"""
+EPILOG = """\
+examples:
+  holdfast run cluster1 squeue --me
+  holdfast run cluster1 --cwd runs/42 'grep energy *.out | tail -1'
+  holdfast run cluster1 --env OMP_NUM_THREADS=4 -- ./analyse --all
+  holdfast run cluster1 'tar xz -C data' < data.tar.gz
+  holdfast run cluster1 --tty top
+
+exit status: that of the command. 255: holdfast itself failed, a signal ended the command, or it
+timed out; stderr says which. 130: interrupted with ^C.
+"""
+
+_OPTIONS_WITH_VALUE = {"--cwd", "--env", "--timeout", "--config-file", "-o"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_host(parser, optional=True)
+    parser.add_argument("command", metavar="COMMAND", nargs="*", help="for the login shell on HOST")
+    parser.add_argument("--cwd", metavar="DIR", help="run it there; relative to the home directory")
+    parser.add_argument(
+        "--env",
+        metavar="K=V",
+        action="append",
+        type=variable,
+        default=[],
+        help="add a variable; may be repeated. Others on HOST can see it: no place for secrets",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=positive_seconds,
+        help="seconds for everything: login, waiting for a session, the command",
+    )
+    parser.add_argument("--tty", action="store_true", help="give it a terminal, as ssh -t")
+    parser.add_argument(
+        "-n", "--no-stdin", action="store_true", help="empty stdin, as ssh -n (for shell loops)"
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Options stand before HOST or between it and COMMAND; what follows is COMMAND's own."""
+    options, host, command = split(argv)
+    args = parser.parse_args(options)
+    if host is None:
+        parser.error("HOST is missing")
+    if not command:
+        parser.error("COMMAND is missing; for a shell of your own type: ssh HOST")
+    args.host, args.command = host, command
+    return args
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], Optional[str], list[str]]:
+    """(options, HOST, COMMAND). argparse would read the command's own options as ours."""
+    options: list[str] = []
+    host: Optional[str] = None
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            if host is None and words:
+                host = words.pop(0)
+                words = words[1:] if words[:1] == ["--"] else words
+            break
+        if word.startswith("-") and word != "-":
+            options.append(word)
+            if word in _OPTIONS_WITH_VALUE and words:
+                options.append(words.pop(0))
+        elif host is None:
+            host = word
+        else:
+            words.insert(0, word)
+            break
+    return options, host, words
+
+
+def main(args: argparse.Namespace) -> int:
+    conn = connection(args)
+    with _output_gone() as gone, _terminal_kept(args.tty):
+        done = conn.run(
+            " ".join(args.command),
+            cwd=args.cwd,
+            env=dict(args.env) or None,
+            stdin=_stdin(args.no_stdin),
+            timeout=args.timeout,
+            text=False,
+            pty=args.tty,
+            on_stdout=writer(1, gone),
+            on_stderr=writer(2, gone),
+        )
+    if done.signal:
+        name = "a signal" if done.signal == "unknown" else done.signal
+        print(f"holdfast: {name} ended the command on {conn.destination}", file=sys.stderr)
+        return 255
+    return done.returncode
+
+
+def _stdin(empty: bool) -> Optional[int]:
+    """The file to hand to ssh, None for nothing.
+
+    A master sets O_NONBLOCK on the open file description that it is given, and a terminal's is
+    also our stdout, and the calling shell's stdin: so it gets one of its own where that can be
+    had.
+    """
+    if empty:
+        return None
+    try:
+        if os.isatty(0):
+            return os.open(os.ttyname(0), os.O_RDWR | os.O_NOCTTY)
+        if stat.S_ISFIFO(os.fstat(0).st_mode):
+            # O_NONBLOCK: opening a named pipe would wait for a writer.
+            return os.open("/proc/self/fd/0", os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        pass  # another user's terminal (su), or no /proc
+    return 0
+
+
+def writer(descriptor: int, gone: Callable[[], None]) -> Callable[[bytes], None]:
+    """Writes whole chunks at once, unbuffered. :param gone: called if nobody reads any more."""
+
+    def write(chunk: bytes) -> None:
+        view = memoryview(chunk)
+        while view:
+            try:
+                view = view[os.write(descriptor, view) :]
+            except BlockingIOError:  # somebody else has made our stdout non-blocking
+                import select
+
+                select.select([], [descriptor], [])
+            except BrokenPipeError:
+                gone()
+                raise
+
+    return write
+
+
+@contextmanager
+def _output_gone() -> Iterator[Callable[[], None]]:
+    """What a writing thread calls to end the run when our stdout has no reader (``| head``).
+
+    SIGPIPE, which Python ignores by itself, is sent to the main thread and interrupts its wait.
+    """
+    if not hasattr(signal, "SIGPIPE") or threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    main_thread = threading.get_ident()
+    left = False
+
+    def leave(number: int, frame: object) -> None:
+        nonlocal left
+        if not left:  # the kernel sends one, too; a second must not disturb the tidying up
+            left = True
+            raise BrokenPipeError
+
+    before = signal.signal(signal.SIGPIPE, leave)
+    try:
+        yield lambda: signal.pthread_kill(main_thread, signal.SIGPIPE)
+    finally:
+        signal.signal(signal.SIGPIPE, before)
+
+
+@contextmanager
+def _terminal_kept(tty: bool) -> Iterator[None]:
+    """ssh -tt makes the terminal raw; if it must be killed, nobody else would put it right."""
+    if not tty or not os.isatty(0):
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(0)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
