@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import secrets
 import socket
 import stat
 import subprocess
@@ -117,28 +119,32 @@ class ControlMaster:
         self._ledger = LoginLedger(spec.runtime)
         self._records = Records(spec.runtime)
 
-    def find(self) -> Optional[Master]:
-        """The live master, None if there is none. Local, no login, well under a millisecond."""
+    def find(self, deadline: float = math.inf) -> Optional[Master]:
+        """The live master, None if there is none. Local, no login, well under a millisecond.
+
+        :param deadline: of time.monotonic(), for a master that does not answer.
+        """
         for path in self._paths():
-            probe = mux_client.probe(path, PROBE_TIMEOUT)
+            probe = mux_client.probe(path, _within(PROBE_TIMEOUT, deadline))
             if probe.state is State.ALIVE and probe.pid is not None:
                 return Master(path, probe.pid, self._is_ours(path, probe.pid))
         return None
 
-    def ensure(self) -> Master:
+    def ensure(self, deadline: float = math.inf) -> Master:
         """The live master; started with one login if there is none.
 
         However many threads and processes call it at once, one of them logs in.
 
+        :param deadline: of time.monotonic(): to have failed by then, with any ConnectionFailed.
         :raises ConnectionFailed: and its kinds, if the login fails, or another process is at it
             for longer than ``login_timeout``.
         :raises MultiplexingUnsupported: no place can hold its socket.
         """
-        return self.find() or self._under_lock(lambda: self._start(interactive=False))
+        return self.find(deadline) or self._start_under_lock(deadline, interactive=False)
 
     def open(self) -> Master:
         """As :meth:`ensure`, but ssh may ask its questions on the terminal of this process."""
-        return self.find() or self._under_lock(lambda: self._start(interactive=True))
+        return self.find() or self._start_under_lock(math.inf, interactive=True)
 
     def stop(self) -> bool:
         """Drain: no new sessions, and it ends after the last. True if there was one to stop.
@@ -181,11 +187,12 @@ class ControlMaster:
         record = self._records.read(self.spec.name)
         return record is not None and (record.control_path, record.pid) == (path, pid)
 
-    def _under_lock(self, start: Callable[[], Master]) -> Master:
+    def _start_under_lock(self, deadline: float, *, interactive: bool) -> Master:
         lock = self.spec.runtime / f"{self.spec.name}.lock"
+        patience = _within(self.spec.login_timeout + self.spec.stale_timeout, deadline)
         try:
-            with FileLock(lock, self.spec.login_timeout + self.spec.stale_timeout):
-                return self.find() or start()
+            with FileLock(lock, patience):
+                return self.find(deadline) or self._start(deadline, interactive=interactive)
         except LockTimeout:
             raise ConnectionFailed(
                 f"another process is logging in to {self.spec.destination} and has not finished "
@@ -203,9 +210,9 @@ class ControlMaster:
             raise ConnectionLost(f"{self.spec.destination}: {error}", started=None) from None
         return True
 
-    def _start(self, *, interactive: bool) -> Master:
+    def _start(self, deadline: float, *, interactive: bool) -> Master:
         """Called under the lock, when no master answers."""
-        path = self._place()
+        path = self._place(deadline)
         spec = self.spec
         logfile = spec.runtime / f"{spec.name}.log"
         # A terminal shows ssh's questions and banners itself; else everything goes to the log,
@@ -224,7 +231,8 @@ class ControlMaster:
         log.info("login to %s: starting a master on %s", spec.destination, path)
         kind = "open" if interactive else "master"
         with self._ledger.login(str(spec.destination), spec.key, kind) as entry:
-            returncode = self._login(argv, logfile, terminal)
+            patience = None if terminal else _within(spec.login_timeout, deadline)
+            returncode = self._login(argv, logfile, patience)
             said = "" if terminal else _read(logfile)
             if returncode != 0:
                 entry.failed(diagnosis.classify(diagnosis.without_debug(said))[0].value)
@@ -253,8 +261,12 @@ class ControlMaster:
         )
         return Master(path, probe.pid, ours=True, started=True)
 
-    def _login(self, argv: list[str], logfile: Path, terminal: bool) -> int:
-        """Run ssh until it has gone to the background. -1: it took too long and was ended."""
+    def _login(self, argv: list[str], logfile: Path, patience: Optional[float]) -> int:
+        """Run ssh until it has gone to the background. -1: it took too long and was ended.
+
+        :param patience: seconds; None is a human's, at a terminal that ssh shall have.
+        """
+        terminal = patience is None
         logfile.unlink(missing_ok=True)
         descriptor = os.open(logfile, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -269,7 +281,7 @@ class ControlMaster:
         finally:
             os.close(descriptor)
         try:
-            return process.wait(None if terminal else self.spec.login_timeout)
+            return process.wait(patience)
         except subprocess.TimeoutExpired:
             return -1
         finally:
@@ -303,30 +315,30 @@ class ControlMaster:
             f"ssh logged in to {self.spec.destination}, but no control master answers: {words}"
         )
 
-    def _place(self) -> str:
+    def _place(self, deadline: float) -> str:
         """The path to listen on, free and able to hold a socket."""
         user_path = self.spec.user_path
         if (
             user_path
             and control_path.why_unusable(user_path) is None
-            and self._is_free(user_path)
-            and _can_hold_sockets(Path(user_path).parent)
+            and self._is_free(user_path, deadline)
+            and can_hold_sockets(Path(user_path).parent)
         ):
             return user_path
         own = self.spec.own_path
-        if not self._is_free(own):
+        if not self._is_free(own, deadline):
             raise ConnectionFailed(
                 f"{own} is in the way and is no control socket of ours; remove it",
                 destination=str(self.spec.destination),
             )
-        if not _can_hold_sockets(Path(own).parent):
+        if not can_hold_sockets(Path(own).parent):
             raise MultiplexingUnsupported(
                 f"no control socket can be made in {Path(own).parent}: its filesystem does not hold "
                 "sockets; set HOLDFAST_RUNTIME_DIR to a private directory on a local disk"
             )
         return own
 
-    def _is_free(self, path: str) -> bool:
+    def _is_free(self, path: str, deadline: float) -> bool:
         """Whether the path can be bound, after what is provably dead on it has been removed."""
         record = self._records.read(self.spec.name)
         swept = sweep_socket(
@@ -334,7 +346,13 @@ class ControlMaster:
             pid=record.pid if record and record.control_path == path else None,
             local=path == self.spec.own_path or control_path.on_local_filesystem(Path(path).parent),
             stale_timeout=self.spec.stale_timeout,
+            deadline=deadline,
         )
+        if swept.state is State.STUCK and time.monotonic() >= deadline:
+            raise ConnectionFailed(
+                f"the master of {self.spec.destination} does not answer",
+                destination=str(self.spec.destination),
+            )
         return swept.state is State.ABSENT
 
 
@@ -353,7 +371,14 @@ class Swept:
     pid: Optional[int] = None
 
 
-def sweep_socket(path: str, *, pid: Optional[int], local: bool, stale_timeout: float) -> Swept:
+def sweep_socket(
+    path: str,
+    *,
+    pid: Optional[int],
+    local: bool,
+    stale_timeout: float,
+    deadline: float = math.inf,
+) -> Swept:
     """Remove a socket if its master is provably dead, or has not answered for too long.
 
     :param pid: of the master that we started there, None if we started none: then a master that
@@ -361,11 +386,12 @@ def sweep_socket(path: str, *, pid: Optional[int], local: bool, stale_timeout: f
     :param local: a refused connection proves that it is dead, as no other machine can have bound
         it.
     :param stale_timeout: seconds without an answer to any alive check.
+    :param deadline: of time.monotonic(): when to give up before that.
     """
-    deadline = time.monotonic() + stale_timeout
+    stale = time.monotonic() + stale_timeout
     while True:
         before = _inode(path)
-        probe = mux_client.probe(path, min(PROBE_TIMEOUT, stale_timeout))
+        probe = mux_client.probe(path, _within(min(PROBE_TIMEOUT, stale_timeout), deadline))
         if probe.state is State.ABSENT or probe.state is State.ALIVE:
             return Swept(path, probe.state, pid=probe.pid)
         if probe.state is State.DEAD:
@@ -376,10 +402,12 @@ def sweep_socket(path: str, *, pid: Optional[int], local: bool, stale_timeout: f
             return Swept(path, State.ABSENT, removed=True)
         if probe.state is State.FOREIGN or pid is None:
             return Swept(path, probe.state)
-        left = deadline - time.monotonic()
-        if left <= 0:
+        now = time.monotonic()
+        if now >= deadline:
+            return Swept(path, probe.state)
+        if now >= stale:
             break
-        time.sleep(min(0.5, left))
+        time.sleep(max(0.0, min(0.5, stale - now, deadline - now)))
     if not processes.is_master(pid, path):
         return Swept(path, State.STUCK)
     log.warning("ending the master of %s (pid %d): no answer for %g s", path, pid, stale_timeout)
@@ -402,7 +430,7 @@ class Records:
 
     def write(self, name: str, record: Record) -> None:
         path = self._runtime / f"{name}.json"
-        fresh = path.with_suffix(f".json.{os.getpid()}")
+        fresh = path.with_suffix(f".json.{secrets.token_hex(6)}")
         try:
             fresh.write_text(json.dumps(asdict(record)), encoding="utf-8")
             fresh.replace(path)
@@ -467,6 +495,11 @@ def sweep(
             continue
 
 
+def _within(seconds: float, deadline: float) -> float:
+    """At most so many seconds, and not beyond the deadline; never nothing at all."""
+    return max(0.01, min(seconds, deadline - time.monotonic()))
+
+
 def _inode(path: str) -> Optional[tuple[int, int]]:
     try:
         status = os.lstat(path)
@@ -488,10 +521,11 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _can_hold_sockets(directory: Path) -> bool:
+def can_hold_sockets(directory: Path) -> bool:
     """Whether a socket can be bound and linked here; some network filesystems cannot."""
-    first = directory / f".t{os.getpid()}"
-    second = directory / f".u{os.getpid()}"
+    unique = secrets.token_hex(6)  # other threads and processes look, too
+    first = directory / f".t{unique}"
+    second = directory / f".u{unique}"
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.bind(str(first))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import stat
 import sys
@@ -192,7 +193,8 @@ def _filesystem(mountinfo: str, path: str) -> str:
         fields = before.split()
         if len(fields) < 5 or not after:
             continue
-        point = fields[4].encode().decode("unicode_escape")  # spaces are written \040
+        # Spaces are written \040; what is not ASCII stands as it is.
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields[4])
         inside = path == point or path.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, after.split()[0]

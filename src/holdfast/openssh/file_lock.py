@@ -49,6 +49,8 @@ class FileLock:
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
+        if fcntl is not None:  # a child that was forked meanwhile has the descriptor, too
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         os.close(self._descriptor)
         self._descriptor = -1
 

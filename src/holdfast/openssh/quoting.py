@@ -15,7 +15,7 @@ from .errors import ConfigError
 
 Word = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
-_SAFE = re.compile(r"[A-Za-z0-9_@%+:,./-]+", re.ASCII)
+_SAFE = re.compile(r"[A-Za-z0-9_@+:,./-]+", re.ASCII)  # no %: fish reads %self
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOME = re.compile(r"~[A-Za-z0-9._-]*(?=/|$)", re.ASCII)
 
@@ -103,7 +103,8 @@ def _enter(cwd: Optional[Word]) -> str:
         raise ConfigError(f"cwd {where!r} is empty or holds a newline or a NUL")
     # A leading ./ keeps CDPATH out of it and a leading dash from being an option.
     target = where if where[0] in "/~" else f"./{where}"
-    return f"cd {quote_path(target)} || exit 1; "
+    # Not `|| exit 1`: in csh that only ends the reading, and the rest of the line still runs.
+    return f"cd {quote_path(target)} || exec /bin/sh -c 'exit 1'; "
 
 
 def _assignments(env: Mapping[str, str]) -> str:
