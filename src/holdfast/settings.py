@@ -93,6 +93,18 @@ def config_path(environ: Optional[Mapping[str, str]] = None) -> Path:
     return root / "holdfast" / "config.toml"
 
 
+def sources(
+    environ: Optional[Mapping[str, str]] = None, file: Optional[Path] = None
+) -> dict[str, str]:
+    """Where :meth:`Settings.load` finds each setting that is not at its default: a variable's
+    name, or the file's. :raises ConfigError: as load."""
+    environ = os.environ if environ is None else environ
+    path = file or config_path(environ)
+    found = dict.fromkeys(_from_file(path), str(path))
+    found.update({name: v for name, v in VARIABLES.items() if environ.get(v)})
+    return found
+
+
 _TYPES: Mapping[str, type] = {
     "ssh": str,
     "control_persist": int,
