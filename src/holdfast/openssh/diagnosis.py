@@ -40,7 +40,8 @@ class Kind(Enum):
 
 
 _TABLE: tuple[tuple[Kind, str], ...] = (
-    (Kind.HOST_KEY_CHANGED, r"REMOTE HOST IDENTIFICATION HAS CHANGED|REVOKED HOST KEY|is revoked"),
+    (Kind.HOST_KEY_CHANGED, r"REMOTE HOST IDENTIFICATION HAS CHANGED|REVOKED HOST KEY"),
+    (Kind.HOST_KEY_CHANGED, r"^Host key .* revoked by file"),
     (Kind.HOST_KEY_CHANGED, r"WARNING: POSSIBLE DNS SPOOFING"),
     (Kind.HOST_KEY_UNKNOWN, r"Host key verification failed|No .* host key is known for"),
     (
@@ -209,17 +210,23 @@ def of_shared_session(returncode: int, log: str, *, master_alive: bool) -> Verdi
 def of_plain_session(returncode: int, log: str) -> Verdict:
     """Read the log (DEBUG1) of an ssh that logged in for one command."""
     words = without_debug(log)
-    if "rtype exit-status " in log or 0 <= returncode < 255:
+    if _ended(log, "exit-status") or 0 <= returncode < 255:
         return Verdict(returncode=returncode)
-    if "rtype exit-signal " in log:
+    if _ended(log, "exit-signal"):
         return Verdict(by_signal=True)
     sent = command_sent(log)
-    if not sent and re.search(r"channel \d+: open failed: ", log):
+    if not sent and re.search(r"^channel \d+: open failed: ", log, re.MULTILINE):
         return Verdict(refused=True, started=False, words=words)
     if not sent:
         return Verdict(lost=True, started=False, words=words)
     # The request was written, perhaps never read: the server may have run it or not.
     return Verdict(lost=True, started=None, words=words)
+
+
+def _ended(log: str, request: str) -> bool:
+    # From the start of the line: the log also holds the command, which may say anything.
+    pattern = rf"^debug1: client_input_channel_req: channel \d+ rtype {request} "
+    return bool(re.search(pattern, log, re.MULTILINE))
 
 
 def authenticated(log: str) -> bool:
