@@ -6,6 +6,7 @@ import os
 import pwd
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -284,14 +285,19 @@ def test_a_remote_death_by_signal_is_ssh_s_255(local_sshd: LocalSshd) -> None:
     ],
 )
 def test_a_wrong_argument_is_refused_and_leaves_nothing(
-    arguments: dict[str, Any], message: str
+    arguments: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = set(Path("/tmp").glob("hf*"))
+    made: list[str] = []
+    mkdtemp = tempfile.mkdtemp
+
+    def record(**kwargs: Any) -> str:
+        made.append(mkdtemp(**kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", record)
     with pytest.raises(ConfigError, match=message):
         LocalSshd(**arguments).start()
-    # Other tests may run beside this one; only what names sshd_config can be a server's.
-    new = [p for p in set(Path("/tmp").glob("hf*")) - before if (p / "sshd_config").exists()]
-    assert new == []
+    assert not [path for path in made if Path(path).exists()]
 
 
 def test_without_sshd_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
