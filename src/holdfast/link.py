@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
+import re
 import subprocess
 import threading
 import time
@@ -54,8 +56,8 @@ class Link:
         options: Optional[Mapping[str, Value]],
         settings: Optional[Settings],
     ) -> None:
-        if not purpose.isidentifier():
-            raise ConfigError(f"purpose {purpose!r} is not a word")
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", purpose):
+            raise ConfigError(f"purpose {purpose!r} is not a word of lower-case letters and digits")
         self.destination = Destination.parse(destination)
         self.name = destination
         self.purpose = purpose
@@ -68,7 +70,7 @@ class Link:
         self.runtime = control_path.runtime_directory(self.settings.runtime_dir)
         self.ledger = LoginLedger(self.runtime)
         self.gate = SessionGate()
-        self.sessions_work = False
+        self._sessions_of = 0  # the pid of the master that has last given us a session
         self.without_sftp = False
         self._counts = Counts()
         self._lock = threading.RLock()
@@ -96,15 +98,9 @@ class Link:
             for name, number in numbers.items():
                 setattr(self._counts, name, getattr(self._counts, name) + number)
 
-    def control_master(self, limit: Optional[float] = None) -> ControlMaster:
-        """The master as the configuration wants it now.
-
-        :param limit: seconds that a login may take at most, beside the setting.
-        """
-        spec = self._resolved()
-        if limit is not None:
-            spec = replace(spec, login_timeout=min(spec.login_timeout, max(0.1, limit)))
-        return ControlMaster(spec)
+    def control_master(self) -> ControlMaster:
+        """The master as the configuration wants it now."""
+        return ControlMaster(self._resolved())
 
     def live_master(self, deadline: Optional[float]) -> Optional[Master]:
         """The master to use; None in plain mode. Logs in if there is none, once for everybody.
@@ -117,9 +113,8 @@ class Link:
         if reason:
             self.fall_back(reason)
             return None
-        master = self.control_master(None if deadline is None else deadline - time.monotonic())
         try:
-            return master.ensure()
+            return self.control_master().ensure(math.inf if deadline is None else deadline)
         except MultiplexingUnsupported as error:
             self.fall_back(str(error))
             return None
@@ -150,12 +145,12 @@ class Link:
 
     def note_session(self, master: Master) -> None:
         """The master has given a session: a refusal means that it is full, from now on."""
-        self.sessions_work = True
-        if master.ours:
-            self.control_master().note_session()
+        if self._sessions_of != master.pid:
+            self._sessions_of = master.pid
+            self.control_master().note_session(master)
 
     def has_given_sessions(self, master: Master) -> bool:
-        return self.sessions_work or (master.ours and self.control_master().has_given_sessions())
+        return self._sessions_of == master.pid or self.control_master().has_given_sessions(master)
 
     def session_options(self) -> Options:
         """For a session on a live master."""

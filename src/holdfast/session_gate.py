@@ -40,12 +40,15 @@ class SessionGate:
         with self._condition:
             self._queue.append(ticket)
             try:
-                got = self._condition.wait_for(
-                    lambda: self._queue[0] is ticket and self._has_room(), timeout
-                )
-                if got:
-                    self._open += 1
-                return got
+                deadline = time.monotonic() + timeout
+                while not (self._queue[0] is ticket and self._has_room()):
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        return False
+                    # Nobody tells that a limit has been forgotten.
+                    self._condition.wait(min(left, _MEMORY))
+                self._open += 1
+                return True
             finally:
                 self._queue.remove(ticket)
                 self._condition.notify_all()

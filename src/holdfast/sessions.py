@@ -14,8 +14,9 @@ from .errors import ConnectionLost, SessionRefused
 from .link import Link, log
 from .openssh import command as ssh_command
 from .openssh import diagnosis, mux_client
-from .openssh.control_master import PROBE_TIMEOUT, Master
+from .openssh.control_master import Master
 from .openssh.diagnosis import Verdict
+from .openssh.sweep import PROBE_TIMEOUT
 from .remote_process import RemoteProcess, Stream
 
 Streams = tuple[Stream, Stream, Stream]

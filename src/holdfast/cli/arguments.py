@@ -86,7 +86,7 @@ def connection(args: argparse.Namespace, host: Optional[str] = None) -> Connecti
     from holdfast.connection import Connection
 
     return Connection(
-        host or args.host, config_file=args.config_file, options=_first_values(args.options)
+        host or args.host, config_file=args.config_file, options=first_values(args.options)
     )
 
 
@@ -95,11 +95,11 @@ def link(args: argparse.Namespace, host: Optional[str] = None) -> Link:
     from holdfast.link import Link
 
     return Link(
-        host or args.host, "main", args.config_file, _first_values(args.options), settings=None
+        host or args.host, "main", args.config_file, first_values(args.options), settings=None
     )
 
 
-def _first_values(pairs: list[tuple[str, str]]) -> dict[str, str]:
+def first_values(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """As in ssh, the first value of a keyword wins."""
     values: dict[str, str] = {}
     for key, value in pairs:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import socket
 import stat
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Optional
 
@@ -59,7 +61,8 @@ def runtime_directory(
     """
     environ = os.environ if environ is None else environ
     if chosen:
-        path = Path(chosen).expanduser()
+        # Not Path.expanduser, which raises on an unknown user.
+        path = Path(os.path.expanduser(chosen))
         if not path.is_absolute():
             raise ConfigError(f"the runtime directory {chosen!r} is not an absolute path")
         return private_directory(path)
@@ -132,7 +135,7 @@ def fits(path: str) -> bool:
     return len(os.fsencode(path)) <= MAX_LENGTH
 
 
-_NAME_LENGTH = len("hhhh-cccccccccccc.w99")
+_NAME_LENGTH = len("hhhh-cccccccccccc.wdd99")
 
 
 def host_tag() -> str:
@@ -154,8 +157,9 @@ def connection_key(config: EffectiveConfig, options: Options, config_file: Optio
 
 
 def socket_name(key: str, purpose: str, slot: int = 0) -> str:
-    """``<host tag>-<connection key>.<initial of the purpose><slot>``"""
-    return f"{host_tag()}-{key}.{purpose[:1]}{slot}"
+    """``<host tag>-<connection key>.<purpose: its initial and two digits of a hash><slot>``"""
+    digest = hashlib.sha256(purpose.encode()).hexdigest()[:2]
+    return f"{host_tag()}-{key}.{purpose[:1]}{digest}{slot}"
 
 
 def of_this_host(name: str) -> bool:
@@ -183,6 +187,24 @@ def on_local_filesystem(path: Path) -> bool:
     except OSError:
         return False
     return _filesystem(mounts, os.path.realpath(path)) in _LOCAL
+
+
+def can_hold_sockets(directory: Path) -> bool:
+    """Whether a socket can be bound and linked here; some network filesystems cannot."""
+    unique = secrets.token_hex(6)  # other threads and processes look, too
+    first = directory / f".t{unique}"
+    second = directory / f".u{unique}"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.bind(str(first))
+            os.link(first, second)
+    except OSError:
+        return False
+    finally:
+        for path in (first, second):
+            with suppress(OSError):
+                path.unlink()
+    return True
 
 
 def _filesystem(mountinfo: str, path: str) -> str:

@@ -75,7 +75,7 @@ def _split_port(rest: str, text: str) -> tuple[str, Optional[int]]:
     port = ""
     if rest.startswith("["):
         host, bracket, tail = rest[1:].partition("]")
-        if not bracket or (tail and not tail.startswith(":")):
+        if not bracket or host.count(":") < 2 or (tail and not tail.startswith(":")):
             raise ConfigError(f"destination {text!r}: an address in brackets is written [::1]:port")
         if tail:
             port = tail[1:]

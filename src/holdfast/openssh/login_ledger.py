@@ -7,6 +7,7 @@ attempt without an outcome was cut short (its process was killed) and counts as 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 import uuid
@@ -16,7 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from .file_lock import FileLock
+from .file_lock import FileLock, LockTimeout
+
+log = logging.getLogger("holdfast")
 
 FILE_NAME = "logins.jsonl"
 # Half of the lines go when the file has grown to this many bytes: some 3,000 logins.
@@ -98,15 +101,24 @@ class LoginLedger:
 
     def _append(self, event: dict[str, Any]) -> None:
         line = json.dumps(event, separators=(",", ":")) + "\n"
-        with FileLock(self._path.with_suffix(".lock"), _LOCK_TIMEOUT):
-            with suppress(FileNotFoundError):
-                if self._path.stat().st_size > _MAX_SIZE:
-                    self._forget_half()
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            try:
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
+        try:
+            with FileLock(self._path.with_suffix(".lock"), _LOCK_TIMEOUT):
+                self._write(line.encode())
+        except (OSError, LockTimeout) as error:
+            # A full disk must not take the connection away; the count is short of one then.
+            log.warning("a login could not be counted in %s: %s", self._path, error)
+
+    def _write(self, line: bytes) -> None:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line  # the last line is torn: by a full disk, say
+            os.write(descriptor, line)
+        finally:
+            os.close(descriptor)
+        if size > _MAX_SIZE:
+            self._forget_half()
 
     def _forget_half(self) -> None:
         lines = self._path.read_bytes().splitlines(keepends=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 from collections.abc import Mapping, Sequence
 from typing import Optional, Union
 
@@ -16,6 +17,8 @@ from .errors import ConfigError
 Word = Union[str, bytes, "os.PathLike[str]", "os.PathLike[bytes]"]
 
 _SAFE = re.compile(r"[A-Za-z0-9_@+:,./-]+", re.ASCII)  # no %: fish reads %self
+# What means nothing to any shell inside double quotes, nor to printf's %b.
+_PLAIN = frozenset(string.ascii_letters + string.digits + " _@+:,./=-")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _HOME = re.compile(r"~[A-Za-z0-9._-]*(?=/|$)", re.ASCII)
 
@@ -46,7 +49,9 @@ def _for_any_shell(line: str) -> str:
     """
     if "\n" not in line:
         return line
-    octal = "".join(f"\\0{byte:03o}" for byte in os.fsencode(line))
+    octal = "".join(
+        chr(byte) if chr(byte) in _PLAIN else f"\\0{byte:03o}" for byte in os.fsencode(line)
+    )
     # POSIX has printf(1), whose %b reads \0ooo. $( ) drops newlines at the end, but the line ends
     # with a quote or a word.
     return f"""exec /bin/sh -c 'eval "$(printf %b "{octal}")"'"""
@@ -87,10 +92,15 @@ def remote_command(
             # shell starts again under env(1), and reads its rc files again.
             line = _for_any_shell(f'exec env {_assignments(env)} "$SHELL" -c {quote(line)}')
         return line
-    line = " ".join(quote(word) for word in command)
-    if not line:
+    if not command:
         raise ConfigError("the command is empty")
+    # The first word in quotes is never a reserved word of the shell, an alias, or an option to it.
+    first = quote(command[0])
+    first = first if first.startswith("'") else f"'{first}'"
+    line = " ".join([first, *(quote(word) for word in command[1:])])
     if env:
+        if "=" in first:
+            raise ConfigError(f"env(1) would read {first} as a variable; run it without env")
         line = f"exec env {_assignments(env)} {line}"
     return _enter(cwd) + _for_any_shell(line)
 

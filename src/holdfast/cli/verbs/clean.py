@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 from holdfast.openssh import control_path
-from holdfast.openssh.control_master import Records, Swept, sweep
 from holdfast.openssh.mux_client import State
+from holdfast.openssh.records import Records
+from holdfast.openssh.sweep import Swept, sweep
 from holdfast.settings import Settings
 
 from ..arguments import add_json, positive_seconds

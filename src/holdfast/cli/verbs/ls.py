@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Optional
 
 from holdfast.openssh import control_path, mux_client, processes
-from holdfast.openssh.control_master import PROBE_TIMEOUT, Record, Records
 from holdfast.openssh.login_ledger import Login, LoginLedger
 from holdfast.openssh.mux_client import State
+from holdfast.openssh.records import Record, Records
+from holdfast.openssh.sweep import PROBE_TIMEOUT
 from holdfast.settings import Settings
 
 from ..arguments import add_json
