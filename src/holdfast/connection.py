@@ -211,7 +211,7 @@ class Connection:
         """
         begin = time.monotonic()
         deadline = None if timeout is None else begin + timeout
-        data = input.encode() if isinstance(input, str) else input
+        data = input.encode("utf-8", "surrogateescape") if isinstance(input, str) else input
         if data is not None:
             source: Stream = subprocess.PIPE
         else:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from .errors import ConfigError, HoldfastError, MultiplexingUnsupported
-from .openssh import config, control_path, version
+from .openssh import config, control_path, records, version
 from .openssh.control_master import ControlMaster, Master, MasterSpec
 from .openssh.destination import Destination
 from .openssh.login_ledger import LoginLedger
@@ -154,7 +154,7 @@ class Link:
 
     def session_options(self) -> Options:
         """For a session on a live master."""
-        return self.options + self._configured().overrides()
+        return self._configured().overrides() + self.options
 
     def login_options(self) -> Options:
         """For a login: the caller's options, and ours where neither they nor the files say."""
@@ -167,7 +167,10 @@ class Link:
 
     def new_log(self) -> Path:
         """A fresh name for the log of one client."""
-        return self.runtime / f"client-{os.getpid()}-{next(_serial)}.log"
+        return (
+            self.runtime
+            / f"{records.CLIENT_LOG}{control_path.host_tag()}-{os.getpid()}-{next(_serial)}.log"
+        )
 
     def _configured(self) -> config.EffectiveConfig:
         """The effective configuration; asked again when a file has changed."""

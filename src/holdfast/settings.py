@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -54,14 +55,15 @@ class Settings:
         if self.fallback not in ("plain", "never"):
             raise ConfigError(f"fallback is {self.fallback!r}; it can be plain or never")
         for name in ("login_timeout", "session_timeout", "stale_timeout"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}; it is a positive number of seconds"
-                )
+            value = getattr(self, name)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and value > 0):
+                raise ConfigError(f"{name} is {value!r}; it is a positive number of seconds")
         for name in ("control_persist", "keepalive_interval", "keepalive_count"):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(f"{name} is {value!r}; it cannot be negative")
+            unset = value is None and name == "control_persist"
+            if not unset and (type(value) is not int or value < 0):
+                raise ConfigError(f"{name} is {value!r}; it is a whole number, 0 or more")
 
     @classmethod
     def load(
@@ -81,6 +83,8 @@ class Settings:
         for name, variable in VARIABLES.items():
             if environ.get(variable):
                 values[name] = _read(name, environ[variable], variable)
+        for name in arguments:
+            _wanted(name, "an argument")
         values.update(arguments)
         return cls(**values)
 
@@ -133,13 +137,19 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _read(name: str, value: Any, source: str) -> Any:
-    wanted = _TYPES.get(name)
-    if wanted is None:
-        known = ", ".join(field.name for field in fields(Settings))
-        raise ConfigError(f"{source}: there is no setting {name!r}; there are {known}")
+    wanted = _wanted(name, source)
     try:
-        if isinstance(value, bool) or (wanted is str and not isinstance(value, str)):
+        fraction = wanted is int and isinstance(value, float)
+        if isinstance(value, bool) or fraction or (wanted is str and not isinstance(value, str)):
             raise ValueError
         return wanted(value)
     except (TypeError, ValueError):
         raise ConfigError(f"{source}: {name} = {value!r} is not a {wanted.__name__}") from None
+
+
+def _wanted(name: str, source: str) -> type:
+    wanted = _TYPES.get(name)
+    if wanted is None:
+        known = ", ".join(field.name for field in fields(Settings))
+        raise ConfigError(f"{source}: there is no setting {name!r}; there are {known}")
+    return wanted

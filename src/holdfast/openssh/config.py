@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from . import command
+from . import command, processes
 from .destination import Destination
 from .errors import ConfigError
 from .options import Options, Value
@@ -189,9 +189,12 @@ def resolve(
         and entry.stamps == _stamps(entry.stamps)
     ):
         return entry.config
+    asked = time.time_ns()
     config, paths = _ask(ssh, destination, config_file, options)
-    files = dict.fromkeys([*paths, *_usual_files(config_file)])
-    fresh = _Entry(config, _stamps(files), time.monotonic() + _MAX_AGE)
+    stamps = _stamps(dict.fromkeys([*paths, *_usual_files(config_file)]))
+    # A file that changes while ssh reads may have been read before or after: ask again next time.
+    changing = any(stamp is not None and stamp[0] >= asked for stamp in stamps.values())
+    fresh = _Entry(config, stamps, time.monotonic() + (0 if changing else _MAX_AGE))
     with _lock:
         if len(_cache) >= 1024:
             _cache.clear()
@@ -238,14 +241,7 @@ def _ask(
 ) -> tuple[EffectiveConfig, list[str]]:
     argv = command.print_config(ssh, destination, config_file=config_file, options=options)
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        done = processes.run(argv, _TIMEOUT)
     except subprocess.TimeoutExpired:
         raise ConfigError(
             f"ssh -G {destination} gave no answer within {_TIMEOUT:g} s; "

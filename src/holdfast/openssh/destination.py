@@ -95,6 +95,9 @@ def _split_port(rest: str, text: str) -> tuple[str, Optional[int]]:
 
 
 def _check_name(name: str, what: str, text: str) -> None:
+    if what == "user" and ":" in name:
+        # scp would read what stands before it as the host.
+        raise ConfigError(f"destination {text!r}: ':' has no place in a user")
     if not name:
         raise ConfigError(f"destination {text!r}: the {what} is missing")
     if name.startswith("-"):

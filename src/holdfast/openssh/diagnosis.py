@@ -46,7 +46,7 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
     (Kind.HOST_KEY_UNKNOWN, r"Host key verification failed|No .* host key is known for"),
     (
         Kind.CONFIGURATION,
-        r"Bad configuration option|[Bb]ad (?:owner or )?permissions|terminating, \d+ bad",
+        r"Bad configuration option|Bad owner or permissions on |terminating, \d+ bad",
     ),
     (
         Kind.CONFIGURATION,

@@ -84,6 +84,26 @@ def end_by_argument(argument: str) -> list[int]:
     return ended
 
 
+def run(argv: list[str], timeout: float) -> subprocess.CompletedProcess[bytes]:
+    """Run a program without input and capture what it says; a timeout ends its children, too.
+
+    :param timeout: seconds. :raises subprocess.TimeoutExpired: :raises OSError:
+    """
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            end_group(process)
+            raise
+    return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
+
+
 def _own_pids() -> list[int]:
     done = subprocess.run(
         ["ps", "-x", "-o", "pid="],

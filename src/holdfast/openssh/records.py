@@ -40,6 +40,10 @@ class Record:
     config_file: Optional[str] = None
 
 
+#: Logs of clients are called ``client-<host tag>-<pid>-<number>.log``.
+CLIENT_LOG = "client-"
+
+
 class Records:
     """The records of the masters that we started on this machine."""
 
@@ -81,11 +85,10 @@ class Records:
             for entry in self._runtime.iterdir()
             if entry.suffix in (".json", ".lock", ".log", ".used")
         }
-        found |= {
-            entry.name
-            for entry in control_path.socket_directory(self._runtime).iterdir()
-            if stat.S_ISSOCK(entry.lstat().st_mode) and len(entry.suffix) > 1
-        }
+        for entry in control_path.socket_directory(self._runtime).iterdir():
+            with suppress(FileNotFoundError):  # another process removes it in this moment
+                if stat.S_ISSOCK(entry.lstat().st_mode) and len(entry.suffix) > 1:
+                    found.add(entry.name)
         return sorted(name for name in found if control_path.of_this_host(name))
 
 

@@ -17,12 +17,13 @@ from typing import Optional
 from . import control_path, mux_client, processes
 from .file_lock import FileLock, LockTimeout
 from .mux_client import State
-from .records import Records
+from .records import CLIENT_LOG, Records
 
 log = logging.getLogger("holdfast")
 
 #: Seconds for one alive check: a healthy master answers in 0.05 ms.
 PROBE_TIMEOUT = 2.0
+_HALF_WRITTEN = 3600.0  # seconds after which nobody is still writing a file of a few bytes
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,22 @@ def sweep(
                     yield name, swept
         except LockTimeout:
             continue
+    _sweep_files(runtime)
+
+
+def _sweep_files(runtime: Path) -> None:
+    """Remove what processes that were killed have left: logs of clients, half-written files."""
+    ours = f"{CLIENT_LOG}{control_path.host_tag()}-"
+    for path in runtime.iterdir():
+        if path.name.startswith(ours):
+            pid = path.name[len(ours) :].partition("-")[0]
+            dead = pid.isdigit() and processes.arguments(int(pid)) is None
+        elif ".json." in path.name or path.name.startswith((".t", ".u")):
+            dead = time.time() - path.lstat().st_mtime > _HALF_WRITTEN
+        else:
+            continue
+        if dead:
+            path.unlink(missing_ok=True)
 
 
 def within(seconds: float, deadline: float) -> float:

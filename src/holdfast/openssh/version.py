@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
+from . import processes
 from .errors import ConfigError
 
 _TIMEOUT = 10.0  # seconds for `ssh -V`, which reads no configuration and no network
@@ -91,17 +92,10 @@ def installed_version(ssh: str) -> Version:
 def _asked(ssh: str, mtime_ns: int) -> Version:
     del mtime_ns  # a part of the key: an upgraded ssh is asked again
     try:
-        done = subprocess.run(
-            [ssh, "-V"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        done = processes.run([ssh, "-V"], _TIMEOUT)
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{ssh} -V gave no answer within {_TIMEOUT:g} s") from None
-    return parse_version(done.stdout.decode("utf-8", "replace"))
+    return parse_version((done.stderr + done.stdout).decode("utf-8", "replace"))
 
 
 def why_no_multiplexing(ssh: str) -> Optional[str]:
@@ -124,14 +118,7 @@ def _refusal(ssh: str, mtime_ns: int) -> Optional[str]:
     options = ["ControlMaster=auto", "ControlPersist=yes", "ControlPath=/x"]
     argv = [ssh, "-F", "none", *(word for option in options for word in ("-o", option)), "-G", "h"]
     try:
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=_TIMEOUT,
-            check=False,
-        )
+        done = processes.run(argv, _TIMEOUT)
     except subprocess.TimeoutExpired:
         return f"{ssh} -G gave no answer within {_TIMEOUT:g} s"
     if done.returncode == 0:
