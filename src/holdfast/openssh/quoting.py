@@ -113,8 +113,9 @@ def _enter(cwd: Optional[Word]) -> str:
         raise ConfigError(f"cwd {where!r} is empty or holds a newline or a NUL")
     # A leading ./ keeps CDPATH out of it and a leading dash from being an option.
     target = where if where[0] in "/~" else f"./{where}"
-    # Not `|| exit 1`: in csh that only ends the reading, and the rest of the line still runs.
-    return f"cd {quote_path(target)} || exec /bin/sh -c 'exit 1'; "
+    # Not `|| exit 1`: in csh that only ends the reading, and the rest of the line still runs. A
+    # newline, not `;`: a `&` in the command would take the cd into csh's background with it.
+    return f"cd {quote_path(target)} || exec /bin/sh -c 'exit 1'\n"
 
 
 def _assignments(env: Mapping[str, str]) -> str:
