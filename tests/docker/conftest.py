@@ -36,9 +36,12 @@ import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Any, Optional, Protocol
 
 import pytest
+
+import holdfast
+from holdfast.openssh.login_ledger import LoginLedger
 
 CONTAINERS = Path(__file__).parents[2] / "scripts" / "containers"
 IMAGE = "holdfast-test-sshd"
@@ -200,6 +203,25 @@ class Server:
         block = "".join(f"  {line}\n" for line in lines)
         path.write_text(f"Host {self.name}\n{block}{self.config_file.read_text()}")
         return path
+
+    def ssh(
+        self, *arguments: str, config_file: Optional[Path] = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run plain ssh with *arguments*: options, a destination, a command. It asks nobody."""
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            # Files, not pipes: a master that it leaves in the background may hold them open.
+            done = subprocess.run(
+                ["ssh", "-F", config_file or self.config_file, "-o", "BatchMode=yes", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                timeout=20,
+            )
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess(
+                done.args, done.returncode, output.read(), errors.read()
+            )
 
     def drop_connections(self) -> None:
         """End alice's connections from the server's side (OpenSSH only)."""
@@ -455,6 +477,45 @@ def _end_masters(top: Path) -> None:
             command = cmdline.read_bytes()  # ssh\0-S\0PATH... or, of a master, "ssh: PATH [mux]"
             if re.match(rb"(\S*/)?ssh[:\0]", command) and os.fsencode(top) in command:
                 os.kill(int(cmdline.parent.name), signal.SIGKILL)
+
+
+class Connect(Protocol):
+    """What the fixture ``connect`` is."""
+
+    def __call__(
+        self,
+        server: Server,
+        name: str = ...,
+        *,
+        config_file: Optional[Path] = ...,
+        **settings: Any,
+    ) -> holdfast.Connection: ...
+
+
+@pytest.fixture
+def connect(runtime_dir: Path) -> Iterator[Connect]:
+    """``connect(server, **settings)``: holdfast.connect, closed after the test.
+
+    *name* is another destination than the server's alias, *config_file* another than its own.
+    """
+
+    def connect(
+        server: Server, name: str = "", *, config_file: Optional[Path] = None, **settings: Any
+    ) -> holdfast.Connection:
+        return holdfast.connect(
+            name or server.name,
+            config_file=config_file or server.config_file,
+            settings=holdfast.Settings.load(**settings),
+        )
+
+    yield connect
+    holdfast.close_all_connections()
+
+
+@pytest.fixture
+def ledger(runtime_dir: Path) -> LoginLedger:
+    """The logins of this test, as holdfast has counted them."""
+    return LoginLedger(runtime_dir)
 
 
 class Totp(Protocol):

@@ -9,7 +9,7 @@ import pexpect
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Home, Server, StartServer, Totp
+    from tests.docker.conftest import Home, Server, StartServer, Totp
 
 pytestmark = pytest.mark.docker
 
