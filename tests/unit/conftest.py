@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -22,21 +21,6 @@ from hypothesis import settings
 # Timing on a busy machine is no failure; what is found once is printed, so that it can be repeated.
 settings.register_profile("holdfast", deadline=None, print_blob=True)
 settings.load_profile("holdfast")
-
-ALIVE = 0x80000005
-
-
-def packet(kind: int, body: bytes = b"") -> bytes:
-    """A packet of the mux protocol, made here by hand and not by the code under test."""
-    return struct.pack(">II", len(body) + 4, kind) + body
-
-
-def hello(version: int = 4) -> bytes:
-    return packet(1, struct.pack(">I", version))
-
-
-def alive(pid: int, request_id: int = 1) -> bytes:
-    return packet(ALIVE, struct.pack(">II", request_id, pid))
 
 
 class FakeMaster:
