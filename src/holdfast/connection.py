@@ -13,10 +13,11 @@ from typing import Any, Optional, Union
 
 from . import sessions, transfer
 from .errors import CommandTimeout, ConfigError, HoldfastError, MultiplexingUnsupported
+from .exchange import exchange
 from .link import Link
 from .openssh.options import Value
 from .openssh.quoting import Word, remote_command
-from .remote_process import Completed, RemoteProcess, Stream, stream_until_end
+from .remote_process import Completed, RemoteProcess, Stream
 from .settings import Settings
 
 Command = Union[str, Sequence[Word]]
@@ -229,24 +230,23 @@ class Connection:
                 tty=pty,
                 deadline=deadline,
             )
-            kept = stream_until_end(
-                process,
-                data,
-                None if deadline is None else max(0.0, deadline - time.monotonic()),
-                _decoding(on_stdout, text),
-                _decoding(on_stderr, text),
+            kept = exchange(
+                process, data, deadline, _decoding(on_stdout, text), _decoding(on_stderr, text)
             )
-        except subprocess.TimeoutExpired as error:
+        except (subprocess.TimeoutExpired, sessions.OpeningTimeout) as error:
             raise CommandTimeout(
                 command,
                 timeout or 0.0,
-                _decoded(error.output or b"", text),
-                _decoded(error.stderr or b"", text),
-                remote_ended=None if process else True,
+                _decoded(getattr(error, "output", b"") or b"", text),
+                _decoded(getattr(error, "stderr", b"") or b"", text),
+                # Before it has a session, nothing has started.
+                remote_ended=True
+                if process is None and isinstance(error, subprocess.TimeoutExpired)
+                else None,
                 destination=self.destination,
             ) from None
         finally:
-            if process is not None and not process.client_has_ended():
+            if process is not None and not process.carrier_ended():
                 process.discard()
         self._link.count(bytes_sent=len(data or b""), bytes_received=len(kept[0]) + len(kept[1]))
         assert process.returncode is not None

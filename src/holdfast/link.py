@@ -156,6 +156,14 @@ class Link:
         """For a session on a live master."""
         return self._configured().overrides() + self.options
 
+    def session_environment(self) -> list[bytes]:
+        """What SendEnv and SetEnv of the configuration give to a session."""
+        return self._configured().environment(os.environ)
+
+    def forwards_agent(self) -> bool:
+        """Whether the configuration wants the agent forwarded."""
+        return self._configured().get("forwardagent", "no") not in ("no", "false")
+
     def login_options(self) -> Options:
         """For a login: the caller's options, and ours where neither they nor the files say."""
         options, found, settings = self.options, self._configured(), self.settings

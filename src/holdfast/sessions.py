@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import os
 import random
 import subprocess
 import time
-from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Optional
 
-from .errors import ConnectionLost, SessionRefused
+from .errors import ConfigError, ConnectionLost, SessionRefused
 from .link import Link, log
+from .mux_process import MuxProcess, Pipes
 from .openssh import command as ssh_command
-from .openssh import diagnosis, mux_client
+from .openssh import diagnosis, mux_client, version
 from .openssh.control_master import Master
 from .openssh.diagnosis import Verdict
+from .openssh.mux_client import Session, SessionNotOpened
 from .openssh.sweep import PROBE_TIMEOUT
 from .remote_process import RemoteProcess, Stream
+from .ssh_process import SshProcess
 
 Streams = tuple[Stream, Stream, Stream]
 _NOTHING: Streams = (subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL)
@@ -39,11 +42,14 @@ def start(
     tty: bool = False,
     deadline: Optional[float] = None,
 ) -> RemoteProcess:
-    """A process that has its session (or has ended already); refusals are waited out here.
+    """A process that has its session; refusals are waited out here.
+
+    Sessions are opened on the control socket directly; a terminal takes an ``ssh -S``.
 
     :param args: the command as the caller wrote it. :param remote: as the login shell gets it.
     :param deadline: of time.monotonic().
     :raises subprocess.TimeoutExpired: the deadline came first; nothing has started.
+    :raises OpeningTimeout: it came while the session was opening; it may have started.
     :raises SessionRefused: no session within ``session_timeout``, or none ever.
     :raises ConnectionFailed: and its kinds. :raises ConnectionLost: nothing has started.
     """
@@ -54,25 +60,38 @@ def start(
         if master is None:
             return _plain(link, args, remote, streams, tty, deadline)
         patience.enter()
-        process = _shared(link, args, remote, streams, tty, master)
-        ended = _until_opened(process, deadline)
-        if ended is None or ended.started is not False:
-            if ended is None or not ended.lost:
-                link.note_session(master)
-            link.count(commands=1, reuses=0 if master.started else 1)
-            return process
-        process.discard()
-        if ended.refused:
-            patience.refused(master)
+        try:
+            if tty:
+                process: RemoteProcess = _on_terminal(link, args, remote, streams, master, deadline)
+            else:
+                process = _shared(link, args, remote, streams, master, deadline)
+        except SessionNotOpened as error:
+            if error.refused:
+                link.count(refused=1)
+                patience.refused(master)
+                continue
+            if error.started is None:
+                raise ConnectionLost(
+                    f"the connection to {link.name} was lost while a session was opening; "
+                    f"whether the command has started is unknown ({error})",
+                    started=None,
+                ) from None
+            # The master went away before it had read the request. Nothing has started.
+            reconnects += 1
+            if reconnects > _RECONNECTS:
+                raise ConnectionLost(
+                    f"the connection to {link.name} is lost as soon as it is made; the command "
+                    f"has not started ({error})",
+                    started=False,
+                ) from None
             continue
-        # The master went away before it had read the request. Nothing has started.
-        reconnects += 1
-        if reconnects > _RECONNECTS:
-            raise ConnectionLost(
-                f"the connection to {link.name} is lost as soon as it is made; the command has "
-                f"not started. ssh says: {ended.words or 'nothing'}",
-                started=False,
-            )
+        link.note_session(master)
+        link.count(commands=1, reuses=0 if master.started else 1)
+        return process
+
+
+class OpeningTimeout(Exception):
+    """The deadline came while a session was opening: nobody knows whether the command started."""
 
 
 class Patience:
@@ -148,18 +167,62 @@ def _judge_refusals(link: Link) -> None:
 
 
 def _shared(
-    link: Link, args: Any, remote: str, streams: Streams, tty: bool, master: Master
+    link: Link,
+    args: Any,
+    remote: str,
+    streams: Streams,
+    master: Master,
+    deadline: Optional[float],
 ) -> RemoteProcess:
-    """An ``ssh -S``. The caller's place at the gate is its own now, given back at its end."""
+    """A session on the control socket. The caller's place at the gate is its own now."""
+    pipes: Optional[Pipes] = None
+    try:
+        pipes = Pipes(*streams)
+        session = Session.open(
+            master.control_path,
+            os.fsencode(remote),
+            pipes.theirs,
+            math.inf if deadline is None else deadline,
+            environment=link.session_environment(),
+            agent=link.forwards_agent(),
+        )
+    except BaseException as error:
+        link.gate.leave(refused=isinstance(error, SessionNotOpened) and error.refused)
+        if pipes is not None:
+            pipes.close_ours()
+        if isinstance(error, TimeoutError):
+            raise OpeningTimeout from None
+        if isinstance(error, ValueError):
+            raise ConfigError(f"the command cannot be sent: {error}") from None
+        raise
+    finally:
+        if pipes is not None:
+            pipes.close_theirs()
+    log.debug("session on %s: %.200s", master.control_path, remote)
+    return MuxProcess(
+        args,
+        link.name,
+        session,
+        pipes,
+        lambda: mux_client.probe(master.control_path, PROBE_TIMEOUT).pid == master.pid,
+        link.gate.leave,
+    )
+
+
+def _on_terminal(
+    link: Link,
+    args: Any,
+    remote: str,
+    streams: Streams,
+    master: Master,
+    deadline: Optional[float],
+) -> RemoteProcess:
+    """An ``ssh -S -tt``. The caller's place at the gate is its own now, given back at its end."""
     logfile = link.new_log()
 
-    def judge(status: int) -> Verdict:
+    def judge(status: int, said: str) -> Verdict:
         alive = mux_client.probe(master.control_path, PROBE_TIMEOUT).pid == master.pid
-        return diagnosis.of_shared_session(status, _take(logfile), master_alive=alive)
-
-    def on_end(verdict: Verdict) -> None:
-        link.gate.leave(refused=verdict.refused)
-        link.count(refused=1 if verdict.refused else 0)
+        return diagnosis.of_shared_session(status, said, master_alive=alive)
 
     try:
         argv = ssh_command.run_over_master(
@@ -170,25 +233,33 @@ def _shared(
             log=str(logfile),
             config_file=link.config_file,
             options=link.session_options(),
-            tty=tty,
+            tty=True,
         )
         client = _start_client(argv, streams)
     except BaseException:
         link.gate.leave()
         raise
-    return RemoteProcess(args, link.name, client, logfile, judge, on_end)
-
-
-def _until_opened(process: RemoteProcess, deadline: Optional[float]) -> Optional[Verdict]:
-    """Until the client has its session (None) or has ended (what became of it)."""
-    while not process.client_has_ended():
-        if diagnosis.session_opened(read_log(process.logfile)):
-            return None
+    process = SshProcess(
+        args,
+        link.name,
+        client,
+        logfile,
+        judge,
+        lambda verdict: link.gate.leave(refused=verdict.refused),
+    )
+    tells = version.Feature.LOGS_SESSION_ID.in_version(version.installed_version(link.ssh))
+    while not process.carrier_ended():
+        if diagnosis.session_opened(process.log_so_far(), tells_id=tells):
+            return process
         if deadline is not None and time.monotonic() >= deadline:
             process.discard()
-            raise subprocess.TimeoutExpired("ssh", 0.0)
+            raise OpeningTimeout
         time.sleep(_OPENING_POLL)
-    return process.verdict()
+    verdict = process.verdict()
+    if verdict.started is False:
+        process.discard()
+        raise SessionNotOpened(verdict.words, refused=verdict.refused, started=False)
+    return process
 
 
 def _plain(
@@ -207,18 +278,14 @@ def _plain(
     )
     link.count(commands=1)
     with link.ledger.login(link.name, link.key, "plain") as entry:
-        process = RemoteProcess(
-            args,
-            link.name,
-            _start_client(argv, streams),
-            logfile,
-            lambda status: diagnosis.of_plain_session(status, _take(logfile)),
+        process = SshProcess(
+            args, link.name, _start_client(argv, streams), logfile, diagnosis.of_plain_session
         )
         limit = time.monotonic() + link.settings.login_timeout
         ends = limit if deadline is None else min(limit, deadline)
         while True:
-            ended = process.client_has_ended()
-            said = read_log(logfile)
+            ended = process.carrier_ended()
+            said = process.log_so_far()
             if ended or diagnosis.command_sent(said):
                 break
             if time.monotonic() >= ends:
@@ -246,18 +313,3 @@ def _start_client(argv: list[str], streams: Streams) -> subprocess.Popen[bytes]:
     stdin, stdout, stderr = streams
     log.debug("running %s", argv)
     return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr)
-
-
-def read_log(path: Path) -> str:
-    """What a client has said so far; nothing if there is no log."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _take(path: Path) -> str:
-    text = read_log(path)
-    with suppress(OSError):
-        path.unlink()
-    return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdfast.connection import Connection
@@ -81,22 +81,18 @@ def _option(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def connection(args: argparse.Namespace, host: Optional[str] = None) -> Connection:
+def connection(args: argparse.Namespace) -> Connection:
     """The connection that the arguments name; not opened yet."""
     from holdfast.connection import Connection
 
-    return Connection(
-        host or args.host, config_file=args.config_file, options=first_values(args.options)
-    )
+    return Connection(args.host, config_file=args.config_file, options=first_values(args.options))
 
 
-def link(args: argparse.Namespace, host: Optional[str] = None) -> Link:
+def link(args: argparse.Namespace) -> Link:
     """The same, for verbs that look at masters and never run anything."""
     from holdfast.link import Link
 
-    return Link(
-        host or args.host, "main", args.config_file, first_values(args.options), settings=None
-    )
+    return Link(args.host, "main", args.config_file, first_values(args.options), settings=None)
 
 
 def first_values(pairs: list[tuple[str, str]]) -> dict[str, str]:

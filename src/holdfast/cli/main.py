@@ -168,8 +168,6 @@ def _set_up_logging(verbose: int, quiet: bool) -> None:
         level = logging.ERROR
     elif verbose or _debugging():
         level = logging.DEBUG if verbose > 1 or _debugging() else logging.INFO
-    if level == logging.DEBUG:
-        os.environ["HOLDFAST_DEBUG"] = "1"  # asks for tracebacks here, too
     log = logging.getLogger("holdfast")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("holdfast: %(message)s"))
@@ -179,6 +177,9 @@ def _set_up_logging(verbose: int, quiet: bool) -> None:
 
 
 def _debugging() -> bool:
+    """-vv, or the variable; then errors come with their tracebacks."""
+    if logging.getLogger("holdfast").level == logging.DEBUG:
+        return True
     return os.environ.get("HOLDFAST_DEBUG", "0") not in ("", "0")
 
 

@@ -19,7 +19,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
     numeric = [
-        bool(cells) and all(row[i].isdigit() or row[i] in ("", "-") for row in cells)
+        any(row[i].isdigit() for row in cells)
+        and all(row[i].isdigit() or row[i] in ("", "-") for row in cells)
         for i in range(len(header))
     ]
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Optional
 
@@ -102,6 +103,22 @@ class EffectiveConfig:
         """Seconds; None is the system's own TCP timeout, and ssh's default."""
         value = _unless_none(self.get("connecttimeout"))
         return int(value) if value and int(value) > 0 else None
+
+    def environment(self, environ: Mapping[str, str]) -> list[bytes]:
+        """``NAME=value`` for what SendEnv names and SetEnv sets, as ssh would send it."""
+        wanted: list[str] = []
+        for pattern in self.values.get("sendenv", ()):
+            if pattern.startswith("-"):
+                wanted = [known for known in wanted if not fnmatchcase(known, pattern[1:])]
+            else:
+                wanted.append(pattern)
+        items = [
+            f"{name}={value}"
+            for name, value in environ.items()
+            if any(fnmatchcase(name, pattern) for pattern in wanted)
+        ]
+        items += self.values.get("setenv", ())
+        return [os.fsencode(item) for item in items]
 
     def overrides(self) -> Options:
         """What keeps a command line of ours a command line, whatever the user's files say.

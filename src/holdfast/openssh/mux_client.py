@@ -1,17 +1,30 @@
-"""Requests to a control master over its socket, each with a deadline."""
+"""Requests to a control master over its socket, each with a deadline, and sessions on it."""
 
 from __future__ import annotations
 
+import array
 import errno
+import math
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
 from . import mux_protocol
-from .mux_protocol import Alive, Decoder, Hello, Message, Ok, ProtocolError, Refused
+from .mux_protocol import (
+    Alive,
+    Decoder,
+    Exited,
+    Hello,
+    Message,
+    Ok,
+    ProtocolError,
+    Refused,
+    SessionOpened,
+)
 
 _REQUEST_ID = 1  # one request per connection, so any number will do
 
@@ -37,6 +50,19 @@ class Probe:
 
 class MuxError(Exception):
     """The master did not do what it was asked, or is gone."""
+
+
+class SessionNotOpened(MuxError):
+    """There is no session.
+
+    :ivar refused: the server (or a human asked by the master) said no.
+    :ivar started: False if the command certainly has not started, None if nobody can know.
+    """
+
+    def __init__(self, message: str, *, refused: bool = False, started: Optional[bool] = False):
+        super().__init__(message)
+        self.refused = refused
+        self.started = started
 
 
 def probe(path: str, timeout: float) -> Probe:
@@ -90,27 +116,7 @@ def _request(path: str, packet: bytes, timeout: float) -> Message:
     deadline = time.monotonic() + timeout
     with connect(path, deadline) as sock:
         sock.sendall(mux_protocol.hello() + packet)
-        decoder = Decoder()
-        greeted = False
-        while True:
-            message = decoder.next_message()
-            if message is None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                sock.settimeout(left)
-                data = sock.recv(65536)
-                if not data:
-                    raise EOFError("the master closed the connection")
-                decoder.feed(data)
-            elif isinstance(message, Hello):
-                if message.version != mux_protocol.VERSION:
-                    raise ProtocolError(f"mux protocol version {message.version}")
-                greeted = True
-            elif not greeted:
-                raise ProtocolError("no hello")
-            else:
-                return message
+        return _reply(sock, Decoder(), deadline)
 
 
 def connect(path: str, deadline: float) -> socket.socket:
@@ -124,7 +130,8 @@ def connect(path: str, deadline: float) -> socket.socket:
     while True:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            left = deadline - time.monotonic()
+            sock.settimeout(None if left == math.inf else max(0.001, left))
             sock.connect(path)
         except BaseException as error:
             sock.close()
@@ -135,3 +142,143 @@ def connect(path: str, deadline: float) -> socket.socket:
             time.sleep(0.005)
         else:
             return sock
+
+
+class Session:
+    """One multiplexed session: a command on the far side, tied to a control connection.
+
+    The order of events is SESSION_OPENED, then EXIT_MESSAGE and the ends of the streams in any
+    order, then the end of the control connection; only then is everything written that will be.
+    """
+
+    def __init__(self, sock: socket.socket, decoder: Decoder) -> None:
+        self._sock = sock
+        self._decoder = decoder
+        self.status: Optional[int] = None
+        self.ended = False
+        self._take(b"")  # the exit message may have come together with the answer
+
+    @classmethod
+    def open(
+        cls,
+        path: str,
+        command: bytes,
+        descriptors: Sequence[int],
+        deadline: float,
+        *,
+        environment: Sequence[bytes] = (),
+        agent: bool = False,
+    ) -> Session:
+        """Start a command. One round trip to the server.
+
+        :param descriptors: stdin, stdout and stderr for the master, which makes them non-blocking:
+            never somebody else's. The caller closes its copies.
+        :param deadline: of time.monotonic().
+        :raises SessionNotOpened: with what is known. :raises TimeoutError: at the deadline; the
+            command may have started.
+        """
+        packet = mux_protocol.new_session(
+            _REQUEST_ID, command, environment=environment, agent=agent
+        )
+        try:
+            sock = connect(path, deadline)
+        except OSError as error:
+            raise SessionNotOpened(f"control socket {path}: {error}") from None
+        decoder = Decoder()
+        sent = False
+        try:
+            # All of it back to back: a master waits for the descriptors and serves nobody else
+            # meanwhile. It wants one message for each, with one byte of data.
+            sock.sendall(mux_protocol.hello() + packet)
+            for descriptor in descriptors:
+                rights = array.array("i", [descriptor])
+                sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            sent = True
+            reply = _reply(sock, decoder, deadline)
+        except (TimeoutError, socket.timeout):
+            sock.close()
+            if sent:
+                raise TimeoutError("no session in time") from None
+            raise SessionNotOpened("the master does not read its control socket") from None
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, (OSError, EOFError, ProtocolError)):
+                raise
+            # A master that is leaving closes before it answers; only what it has read may run.
+            raise SessionNotOpened(
+                f"control socket {path}: {error or type(error).__name__}",
+                started=None if sent else False,
+            ) from None
+        if isinstance(reply, SessionOpened):
+            sock.settimeout(None)
+            return cls(sock, decoder)
+        sock.close()
+        if isinstance(reply, Refused):
+            raise SessionNotOpened(reply.reason, refused=True)
+        raise SessionNotOpened(f"unexpected answer {reply}", started=None)
+
+    def fileno(self) -> int:
+        """For select(): readable when :meth:`read` has something to do."""
+        return self._sock.fileno()
+
+    def read(self, timeout: Optional[float]) -> bool:
+        """Read what the master has to say. True once the session has ended.
+
+        :param timeout: seconds to wait for it; None without limit, 0 not at all.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.ended:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                self._sock.settimeout(left)
+                data = self._sock.recv(4096)
+            except (BlockingIOError, TimeoutError, socket.timeout):
+                return False
+            except OSError:
+                data = b""
+            if data:
+                self._take(data)
+            if not data:
+                self.close()
+        return True
+
+    def close(self) -> None:
+        """Let go. The remote command sees the end of its stdin, and is not ended by that."""
+        self.ended = True
+        self._sock.close()
+
+    def _take(self, data: bytes) -> None:
+        self._decoder.feed(data)
+        try:
+            while True:
+                message = self._decoder.next_message()
+                if message is None:
+                    return
+                if isinstance(message, Exited):
+                    self.status = message.status & 0xFF
+        except ProtocolError:
+            self.close()
+
+
+def _reply(sock: socket.socket, decoder: Decoder, deadline: float) -> Message:
+    """The first message after the hello. :raises EOFError, ProtocolError, OSError, TimeoutError:"""
+    greeted = False
+    while True:
+        message = decoder.next_message()
+        if message is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(None if left == math.inf else left)
+            data = sock.recv(65536)
+            if not data:
+                raise EOFError("the master closed the connection")
+            decoder.feed(data)
+        elif isinstance(message, Hello):
+            if message.version != mux_protocol.VERSION:
+                raise ProtocolError(f"mux protocol version {message.version}")
+            greeted = True
+        elif not greeted:
+            raise ProtocolError("no hello")
+        else:
+            return message

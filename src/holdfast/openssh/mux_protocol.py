@@ -8,6 +8,7 @@ starts with one.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional, Union
 
@@ -18,6 +19,7 @@ VERSION = 4
 MAX_PACKET = 256 * 1024
 
 HELLO = 0x00000001
+NEW_SESSION = 0x10000002
 ALIVE_CHECK = 0x10000004
 TERMINATE = 0x10000005
 STOP_LISTENING = 0x10000009
@@ -25,7 +27,12 @@ STOP_LISTENING = 0x10000009
 OK = 0x80000001
 PERMISSION_DENIED = 0x80000002
 FAILURE = 0x80000003
+EXIT_MESSAGE = 0x80000004
 IS_ALIVE = 0x80000005
+SESSION_OPENED = 0x80000006
+TTY_ALLOC_FAIL = 0x80000008
+
+_NO_ESCAPE = 0xFFFFFFFF  # escape characters are for terminals
 
 
 class ProtocolError(Exception):
@@ -57,11 +64,48 @@ class Alive:
     pid: int
 
 
-Message = Union[Hello, Ok, Refused, Alive]
+@dataclass(frozen=True)
+class SessionOpened:
+    request_id: int
+    session_id: int
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The remote exit status. It may come before the output, and even before the end of it."""
+
+    session_id: int
+    status: int
+
+
+@dataclass(frozen=True)
+class NoTerminal:
+    session_id: int
+
+
+Message = Union[Hello, Ok, Refused, Alive, SessionOpened, Exited, NoTerminal]
 
 
 def hello() -> bytes:
     return _packet(HELLO, _u32(VERSION))
+
+
+def new_session(
+    request_id: int, command: bytes, *, environment: Sequence[bytes] = (), agent: bool = False
+) -> bytes:
+    """A session that runs a command; three file descriptors follow the packet, one a message.
+
+    :param command: for the login shell. :param environment: ``NAME=value``; the master drops what
+        its SendEnv does not name. :param agent: forward the agent.
+    :raises ValueError: the packet would be longer than the master reads.
+    """
+    body = _u32(request_id) + _string(b"")
+    body += _u32(0) + _u32(0) + _u32(1 if agent else 0) + _u32(0)  # tty, X11, agent, subsystem
+    body += _u32(_NO_ESCAPE) + _string(b"") + _string(command)
+    packet = _packet(NEW_SESSION, body + b"".join(_string(item) for item in environment))
+    if len(packet) - 4 > MAX_PACKET:
+        raise ValueError(f"the command is longer than {MAX_PACKET} bytes")
+    return packet
 
 
 def alive_check(request_id: int) -> bytes:
@@ -110,6 +154,12 @@ def _parse(packet: bytes) -> Message:
     if kind == HELLO:
         return Hello(reader.u32())  # extensions follow; none matters here
     request_id = reader.u32()
+    if kind == EXIT_MESSAGE:
+        return Exited(request_id, reader.u32())
+    if kind == TTY_ALLOC_FAIL:
+        return NoTerminal(request_id)
+    if kind == SESSION_OPENED:
+        return SessionOpened(request_id, reader.u32())
     if kind == OK:
         return Ok(request_id)
     if kind in (PERMISSION_DENIED, FAILURE):
@@ -142,6 +192,10 @@ class _Reader:
 
 def _u32(value: int) -> bytes:
     return struct.pack(">I", value)
+
+
+def _string(value: bytes) -> bytes:
+    return _u32(len(value)) + value
 
 
 def _packet(kind: int, body: bytes) -> bytes:

@@ -35,13 +35,17 @@ def arguments(pid: int) -> Optional[str]:
 
 
 def is_master(pid: int, control_path: str) -> bool:
-    """Whether this pid is still the ssh that listens there.
+    """Whether this pid is still the ssh that listens there, or that has and now drains.
 
     Pids are used again; a master's title is ``ssh: PATH [mux]`` (mux.c), or the command line that
-    it was started with.
+    it was started with. One that was asked to stop is called ``ssh: [stopped mux]``.
     """
     line = arguments(pid)
-    return line is not None and "ssh" in line and control_path in line
+    return (
+        line is not None
+        and "ssh" in line
+        and (control_path in line or line == "ssh: [stopped mux]")
+    )
 
 
 def end(pid: int) -> bool:

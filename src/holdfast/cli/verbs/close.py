@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    if bool(args.host) == args.all:
+    if (args.host is not None) == args.all:
         raise ConfigError("name one HOST, or say --all")
     outcomes = list(_close_all(args.now)) if args.all else [_close_one(args)]
     if args.json:

@@ -67,7 +67,7 @@ def _show(args: argparse.Namespace) -> int:
         }
         for field in fields(Settings)
     ]
-    found = effective(args) if args.host else None
+    found = effective(args) if args.host is not None else None
     if args.json:
         print_json({"file": str(config_path()), "settings": rows, "host": found})
         return 0

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         if not args.json:
             print(line, flush=True)
 
-    if args.host:
+    if args.host is not None:
         result = demo.remote(
             args.host,
             say,

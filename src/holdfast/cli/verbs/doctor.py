@@ -65,7 +65,7 @@ def _all(args: argparse.Namespace) -> Iterator[tuple[str, Check]]:
     for check in doctor_local.checks(args.config_file):
         broken = broken or check.status == FAIL
         yield "this machine", check
-    if not args.host:
+    if args.host is None:
         return
     if broken:
         yield args.host, Check("login", WARN, "not tried, as this machine is not ready")

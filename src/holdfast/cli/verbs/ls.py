@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -42,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     runtime = control_path.runtime_directory(Settings.load().runtime_dir)
     logins = LoginLedger(runtime).logins()
-    masters = [row for row in map(_master, _records(runtime)) if row is not None]
+    masters = [row for row in _masters(runtime, logins) if row is not None]
     for master in masters:
         master.update(_counts(login for login in logins if login.key == master["key"]))
     plain = _plain_logins(logins)
@@ -59,12 +60,14 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _records(runtime: Path) -> list[Record]:
+def _masters(runtime: Path, logins: list[Login]) -> Iterator[Optional[dict[str, Any]]]:
     records = Records(runtime)
-    return [record for name in records.names() if (record := records.read(name)) is not None]
+    for name in records.names():
+        record = records.read(name)
+        yield _with_record(record) if record else _without_record(runtime, name, logins)
 
 
-def _master(record: Record) -> Optional[dict[str, Any]]:
+def _with_record(record: Record) -> Optional[dict[str, Any]]:
     """What is to be told of one; None if it ended and left nothing."""
     probe = mux_client.probe(record.control_path, PROBE_TIMEOUT)
     state = probe.state.value
@@ -83,6 +86,25 @@ def _master(record: Record) -> Optional[dict[str, Any]]:
         "since": record.started,
         "control_path": record.control_path,
         "key": record.key,
+    }
+
+
+def _without_record(runtime: Path, name: str, logins: list[Login]) -> Optional[dict[str, Any]]:
+    """A socket whose record could not be written, or was lost: the ledger still knows it."""
+    path = str(control_path.socket_directory(runtime) / name)
+    probe = mux_client.probe(path, PROBE_TIMEOUT)
+    if probe.state in (State.ABSENT, State.FOREIGN):
+        return None
+    key = name.partition("-")[2].rpartition(".")[0]
+    last = next((login for login in reversed(logins) if login.key == key), None)
+    return {
+        "destination": last.destination if last else "unknown",
+        "purpose": "unknown",
+        "state": probe.state.value,
+        "pid": probe.pid,
+        "since": last.time if last else os.stat(path).st_mtime,
+        "control_path": path,
+        "key": key,
     }
 
 
@@ -109,7 +131,7 @@ def _table(masters: list[dict[str, Any]], paths: bool) -> str:
             row["destination"],
             row["purpose"],
             row["state"],
-            row["pid"],
+            row["pid"] or "-",
             moment(row["since"]),
             duration(time.time() - row["since"]),
             row["logins"],
