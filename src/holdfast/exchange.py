@@ -22,7 +22,7 @@ _CHUNK = 256 * 1024  # bytes; a Linux pipe gives 64 KiB at most unless it was ma
 class Sink:
     """Where one stream goes: kept, or handed on to a callback.
 
-    A callback that raises gets no more; what comes is still read, as the far side must not block.
+    A callback that raises gets no more, and ends the exchange with its error.
     """
 
     def __init__(self, callback: Optional[Callback]) -> None:
@@ -36,7 +36,7 @@ class Sink:
         elif self.error is None:
             try:
                 self._callback(chunk)
-            except BaseException as error:
+            except Exception as error:
                 self.error = error
 
     def kept(self) -> bytes:
@@ -56,6 +56,7 @@ def exchange(
     :param on_stdout, on_stderr: get each piece as it comes; nothing of that stream is kept then.
     :raises subprocess.TimeoutExpired: with what has been kept until then; the process still runs.
     :raises ConnectionLost: as :meth:`RemoteProcess.wait`.
+    :raises Exception: what a callback has raised; the process still runs.
     """
     sinks = (Sink(on_stdout), Sink(on_stderr))
     loop = _by_poll if hasattr(select, "poll") else _by_threads
@@ -105,6 +106,8 @@ def _by_poll(
                 chunk = os.read(descriptor, _CHUNK)
                 if chunk:
                     sink.take(chunk)
+                    if sink.error is not None:
+                        return True
                 else:
                     poll.unregister(descriptor)
                     del readers[descriptor]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import stat
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Callable, Optional
@@ -99,7 +97,7 @@ def split(argv: Sequence[str]) -> tuple[list[str], Optional[str], list[str]]:
 
 def main(args: argparse.Namespace) -> int:
     conn = connection(args)
-    with _output_gone() as gone, _terminal_kept(args.tty):
+    with _terminal_kept(args.tty):
         done = conn.run(
             " ".join(args.command),
             cwd=args.cwd,
@@ -108,8 +106,8 @@ def main(args: argparse.Namespace) -> int:
             timeout=args.timeout,
             text=False,
             pty=args.tty,
-            on_stdout=writer(1, gone),
-            on_stderr=writer(2, gone),
+            on_stdout=writer(1),
+            on_stderr=writer(2),
         )
     if done.signal:
         name = "a signal" if done.signal == "unknown" else done.signal
@@ -138,8 +136,8 @@ def _stdin(empty: bool) -> Optional[int]:
     return 0
 
 
-def writer(descriptor: int, gone: Callable[[], None]) -> Callable[[bytes], None]:
-    """Writes whole chunks at once, unbuffered. :param gone: called if nobody reads any more."""
+def writer(descriptor: int) -> Callable[[bytes], None]:
+    """Writes whole chunks at once, unbuffered. BrokenPipeError (``| head``) ends the run."""
 
     def write(chunk: bytes) -> None:
         view = memoryview(chunk)
@@ -150,36 +148,8 @@ def writer(descriptor: int, gone: Callable[[], None]) -> Callable[[bytes], None]
                 import select
 
                 select.select([], [descriptor], [])
-            except BrokenPipeError:
-                gone()
-                raise
 
     return write
-
-
-@contextmanager
-def _output_gone() -> Iterator[Callable[[], None]]:
-    """What a writing thread calls to end the run when our stdout has no reader (``| head``).
-
-    SIGPIPE, which Python ignores by itself, is sent to the main thread and interrupts its wait.
-    """
-    if not hasattr(signal, "SIGPIPE") or threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    main_thread = threading.get_ident()
-    left = False
-
-    def leave(number: int, frame: object) -> None:
-        nonlocal left
-        if not left:  # the kernel sends one, too; a second must not disturb the tidying up
-            left = True
-            raise BrokenPipeError
-
-    before = signal.signal(signal.SIGPIPE, leave)
-    try:
-        yield lambda: signal.pthread_kill(main_thread, signal.SIGPIPE)
-    finally:
-        signal.signal(signal.SIGPIPE, before)
 
 
 @contextmanager
