@@ -18,8 +18,9 @@ import holdfast
 from holdfast.testing import find_clients
 
 if TYPE_CHECKING:
-    from holdfast.openssh.login_ledger import LoginLedger
     from tests.docker.conftest import Connect, Server, StartServer, Totp
+
+    from holdfast.openssh.login_ledger import LoginLedger
 
 COMMAND = [sys.executable, "-m", "holdfast"]
 
@@ -69,7 +70,7 @@ def run_by_a_new_process(server: Server, command: str) -> subprocess.CompletedPr
 def test_what_only_a_human_can_give_is_asked_for_by_naming_the_command(
     server: StartServer, connect: Connect, ledger: LoginLedger, variant: dict[str, str]
 ) -> None:
-    asking = server(**variant)
+    asking = server(fresh=False, **variant)
     before = asking.logins()
     begin = time.monotonic()
     with pytest.raises(holdfast.AuthenticationRequired) as caught:

@@ -16,8 +16,9 @@ import pytest
 from holdfast import CommandTimeout, Connection, SessionRefused
 
 if TYPE_CHECKING:
-    from holdfast.openssh.login_ledger import LoginLedger
     from tests.docker.conftest import Connect, Server, StartServer
+
+    from holdfast.openssh.login_ledger import LoginLedger
 
 MEGABYTES = 20_000_000
 
