@@ -248,9 +248,10 @@ def test_warnings_appear_once_on_stderr_and_quiet_hides_them(local_sshd_factory:
 def test_open_logs_in_once_and_says_how_to_close(cli: Cli) -> None:
     done = cli("open")
     assert done.returncode == 0
-    assert done.stdout == (
-        b"localsshd is open, until 10 min after its last command; "
-        b"close it: holdfast close localsshd\n"
+    file = f"--config-file {cli.server.config_file}"
+    assert done.stdout.decode() == (
+        "localsshd is open, until 10 min after its last command; "
+        f"close it: holdfast close {file} localsshd\n"
     )
     assert cli("open").stdout.startswith(b"localsshd was open already")
     document = json.loads(cli("open", "--json").stdout)
@@ -261,7 +262,8 @@ def test_open_logs_in_once_and_says_how_to_close(cli: Cli) -> None:
 def test_check_before_open_and_after(cli: Cli) -> None:
     done = cli("check")
     assert done.returncode == 1
-    assert done.stdout == b"localsshd is not open; open it: holdfast open localsshd\n"
+    command = f"holdfast open --config-file {cli.server.config_file} localsshd"
+    assert done.stdout.decode() == f"localsshd is not open; open it: {command}\n"
     assert json.loads(cli("check", "--json").stdout)["alive"] is False
     cli("open")
     assert cli("check").returncode == 0

@@ -95,6 +95,18 @@ def link(args: argparse.Namespace) -> Link:
     return Link(args.host, "main", args.config_file, first_values(args.options), settings=None)
 
 
+def command_to_type(verb: str, args: argparse.Namespace) -> str:
+    """What a human types to have another verb done to the same connection."""
+    import shlex
+
+    words = ["holdfast", verb]
+    if args.config_file:
+        words += ["--config-file", args.config_file]
+    for key, value in args.options:
+        words += ["-o", f"{key}={value}"]
+    return " ".join(shlex.quote(word) for word in [*words, args.host])
+
+
 def first_values(pairs: list[tuple[str, str]]) -> dict[str, str]:
     """As in ssh, the first value of a keyword wins."""
     values: dict[str, str] = {}

@@ -7,7 +7,7 @@ import time
 
 from holdfast.errors import HoldfastError
 
-from ..arguments import add_host, add_json, connection, link, positive_seconds
+from ..arguments import add_host, add_json, command_to_type, connection, link, positive_seconds
 from ..output import print_json
 
 DESCRIPTION = """\
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     if no_sharing:
         detail = f"connections cannot be shared here: {no_sharing}"
     elif master is None:
-        detail = f"open it: holdfast open {args.host}"
+        detail = f"open it: {command_to_type('open', args)}"
     elif args.deep:
         begin = time.monotonic()
         try:

@@ -27,6 +27,8 @@ states:
   stuck      runs and does not answer; holdfast ends it when it needs it, or holdfast clean does
   dead       has left its socket behind; holdfast clean removes it
 
+LOGINS and FAILED count what it took to keep the connection open, as far back as the ledger goes.
+
 examples:
   holdfast ls
   holdfast ls -v          with the control paths
@@ -45,7 +47,8 @@ def main(args: argparse.Namespace) -> int:
     logins = LoginLedger(runtime).logins()
     masters = [row for row in _masters(runtime, logins) if row is not None]
     for master in masters:
-        master.update(_counts(login for login in logins if login.key == master["key"]))
+        theirs = [login for login in logins if login.key == master["key"]]
+        master.update(_counts(login for login in theirs if login.kind != "plain"))
     plain = _plain_logins(logins)
     if args.json:
         print_json({"runtime_dir": str(runtime), "connections": masters, "plain_logins": plain})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..arguments import add_host, add_json, connection, link
+from ..arguments import add_host, add_json, command_to_type, connection, link
 from ..output import duration, print_json
 
 DESCRIPTION = """\
@@ -57,6 +57,6 @@ def main(args: argparse.Namespace) -> int:
         else f"until {duration(persist)} after its last command"
     )
     how = "is open" if logged_in else "was open already"
-    end = f"; close it: holdfast close {args.host}" if master.ours else ""
+    end = f"; close it: {command_to_type('close', args)}" if master.ours else ""
     print(f"{args.host} {how}, {kept}{end}")
     return 0
