@@ -61,6 +61,9 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
         r"Permission denied \(|Too many authentication failures|No more authentication methods",
     ),
     (Kind.AUTHENTICATION, r"^.*: Permission denied, please try again"),
+    # A jump host that cannot reach the next one: its reason, or at least its failure.
+    (Kind.UNREACHABLE, r"^channel \d+: open failed: .*(?=\s+stdio forwarding failed)"),
+    (Kind.UNREACHABLE, r"[Ss]tdio forwarding (?:request )?failed"),
     (
         Kind.SESSION_REFUSED,
         r"Session open refused by peer|channel \d+: open failed: |session request failed",
@@ -73,7 +76,7 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
         Kind.UNREACHABLE,
         r"Connection refused|Connection timed out|Operation timed out|No route to host|"
         r"Network is unreachable|Host is down|timed out during banner exchange|"
-        r"stdio forwarding failed|Stdio forwarding request failed|port \d+ timed out",
+        r"port \d+ timed out",
     ),
     (
         Kind.LOST,
