@@ -60,7 +60,7 @@ def _copy(link: Link, source: str, target: str, *, fetch: bool, preserve: bool) 
         if can_choose and not link.without_sftp:
             log.info("%s has no sftp server; copying with scp's old protocol", link.name)
             link.without_sftp = True
-        _refuse_newlines(source, fetch)
+        _refuse_newlines(source, target, fetch)
         outcome = _attempt(link, source, target, fetch=fetch, preserve=preserve, legacy=can_choose)
     if outcome.returncode != 0:
         raise TransferFailed(
@@ -134,12 +134,16 @@ def _with_login(link: Link, scp: Callable[[Optional[str]], _Outcome]) -> _Outcom
     return outcome
 
 
-def _refuse_newlines(source: str, fetch: bool) -> None:
+def _refuse_newlines(source: str, target: str, fetch: bool) -> None:
     """scp's old protocol writes a newline in a name as ``\\^J``: better no copy than another name."""
     if fetch:
         names = [source]
     else:
-        names = [source, *(name for _, dirs, files in os.walk(source) for name in dirs + files)]
+        names = [
+            source,
+            target,
+            *(name for _, dirs, files in os.walk(source) for name in dirs + files),
+        ]
     for name in names:
         if "\n" in name:
             raise TransferFailed(

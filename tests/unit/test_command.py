@@ -18,6 +18,7 @@ SIX = Destination("::1", "alice", 2222)
 SOCKET = "/run/user/1000/holdfast/s"
 GUARD = ["-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-o", "BatchMode=yes"]
 PLAIN = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "BatchMode=yes"]
+ERRORS = ["-o", "LogLevel=ERROR"]
 
 
 def test_print_config() -> None:
@@ -109,8 +110,8 @@ def test_control(operation: str) -> None:
 
 def test_scp_over_a_master() -> None:
     assert command.scp("scp", ["a", "./b:c"], "h:d", ssh="/bin/ssh", control_path=SOCKET) == [
-        *("scp", "-S", "/bin/ssh", "-q", *GUARD, "-o", f"ControlPath={SOCKET}"),
-        *("--", "a", "./b:c", "h:d"),
+        *("scp", "-S", "/bin/ssh", *GUARD, "-o", f"ControlPath={SOCKET}"),
+        *(*ERRORS, "--", "a", "./b:c", "h:d"),
     ]
 
 
@@ -129,14 +130,14 @@ def test_scp_with_everything() -> None:
         legacy=True,
         flags=["-v"],
     ) == [
-        *("scp", "-S", "ssh", "-F", "/c", "-q", *GUARD, "-o", f"ControlPath={SOCKET}"),
-        *("-o", "Compression=yes", "-v", "-P", "2222", "-r", "-p", "-O", "--", "a", "h:b"),
+        *("scp", "-S", "ssh", "-F", "/c", *GUARD, "-o", f"ControlPath={SOCKET}"),
+        *(*ERRORS, "-o", "Compression=yes", "-v", "-P", "2222", "-r", "-p", "-O", "--", "a", "h:b"),
     ]
 
 
 def test_scp_with_a_login_of_its_own() -> None:
     assert command.scp("scp", ["h:a"], "b", ssh="ssh", control_path=None) == [
-        *("scp", "-S", "ssh", "-q", *PLAIN, "--", "h:a", "b")
+        *("scp", "-S", "ssh", *PLAIN, *ERRORS, "--", "h:a", "b")
     ]
 
 

@@ -16,6 +16,9 @@ NOTHING = Options()
 _LOG_OF_CLIENT = Options.of(LogLevel="DEBUG3")
 _LOG_OF_PLAIN = Options.of(LogLevel="DEBUG1")
 
+# Not -q, which keeps ssh from saying that its session is refused; a banner is no warning.
+_WARNINGS_OF_SCP = Options.of(LogLevel="ERROR")
+
 
 def print_config(
     ssh: str,
@@ -140,8 +143,7 @@ def scp(
         "-S",
         ssh,
         *_config(config_file),
-        "-q",
-        *(sharing + options).arguments(),
+        *(sharing + _WARNINGS_OF_SCP + options).arguments(),
         *flags,
     ]
     if port is not None:
