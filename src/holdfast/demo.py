@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -75,7 +75,7 @@ def local(say: Say, *, plain: int = PLAIN_LOCAL) -> Result:
     with server:
         say("An SSH server of our own (a real sshd; no port, no root, no daemon).")
         directory = server.directory
-        settings = Settings(runtime_dir=str(directory / "run"), control_persist=60)
+        settings = Settings.load(runtime_dir=str(directory / "run"), control_persist=60)
         result = _demonstrate(
             server.host, server.config_file, {}, settings, say, plain, server.logins
         )
@@ -111,6 +111,8 @@ def _demonstrate(
     plain: int,
     count: Optional[Callable[[], int]],
 ) -> Result:
+    # Where connections cannot be shared there is nothing to show, and fifty logins to be had.
+    settings = replace(settings, fallback="never")
     conn = Connection(host, config_file=config_file, options=options, settings=settings)
     link = Link(host, "main", config_file, options, settings)
     result = Result(host)

@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 import pytest
 
-from holdfast.testing import LocalSshd, find_clients
+from holdfast.testing import LocalSshd, fake_ssh, find_clients
 
 pytestmark = pytest.mark.sshd
 
@@ -525,6 +525,42 @@ def test_doctor_explains_a_control_path_that_cannot_be_used(local_sshd_factory: 
     found = findings(Cli(server)("doctor", "--json"))
     assert found["destination"]["status"] == "warn"
     assert "/tmp" in found["destination"]["detail"]
+
+
+@pytest.fixture
+def old_ssh(tmp_path: Path) -> dict[str, str]:
+    """The environment of an ssh that says that it is too old to share connections."""
+    ssh = fake_ssh(
+        tmp_path, '[ "$1" = -V ] && { echo OpenSSH_5.0p1; exit 0; }; exec ssh "$@"', "old"
+    )
+    return {**os.environ, "HOLDFAST_SSH": str(ssh)}
+
+
+def test_doctor_takes_one_login_where_connections_cannot_be_shared(
+    cli: Cli, old_ssh: dict[str, str]
+) -> None:
+    found = findings(cli("doctor", "--json", env=old_ssh))
+    assert found["mode"]["status"] == "warn"
+    assert "OpenSSH 5.0 is older than 5.4" in found["mode"]["detail"]
+    assert found["rc files"]["status"] == "ok"
+    assert cli.server.logins() == 1
+
+
+def test_verbs_where_connections_cannot_be_shared(cli: Cli, old_ssh: dict[str, str]) -> None:
+    done = cli("run", "exit 4", env=old_ssh)
+    assert done.returncode == 4
+    assert done.stderr.count(b"every command logs in by itself") == 1
+    assert cli("run", "-q", "true", env=old_ssh).stderr == b""
+    done = cli("open", env=old_ssh)
+    assert done.returncode == 255
+    assert b"cannot be kept open: OpenSSH 5.0" in done.stderr
+    done = cli("check", env=old_ssh)
+    assert (done.returncode, b"cannot be shared" in done.stdout) == (1, True)
+    assert "localsshd: 2 logins by plain ssh, not shared" in plain("ls").stdout.decode()
+    done = cli("demo", env=old_ssh)
+    assert done.returncode == 255
+    assert b"cannot be shared" in done.stderr
+    assert cli.server.logins() == 2
 
 
 def test_doctor_tells_of_a_bad_runtime_directory(cli: Cli, tmp_path: Path) -> None:

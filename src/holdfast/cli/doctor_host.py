@@ -47,19 +47,26 @@ def checks(
         options=options,
         settings=replace(settings, session_timeout=1.0),
     )
+    before = _attempts(conn)
     opened = _login(conn, link)
     yield opened
     if opened.status == FAIL:
         return
+    # Asked after the login: only then it is known.
     yield _mode(conn, link)
-    shared = conn.mode == "multiplexed"
-    if shared:
-        # In plain mode each of these would be a login more.
+    if conn.mode == "multiplexed":
         yield from _true(conn)
-    yield from _far_side(conn, noise_is_known=shared)
-    if shared:
+        yield from _far_side(conn, noise_is_known=True)
         yield _sftp(link)
         yield _session_limit(conn)
+    elif _attempts(conn) == before:
+        # In plain mode each look is a login: one look.
+        yield from _far_side(conn, noise_is_known=False)
+
+
+def _attempts(conn: Connection) -> int:
+    stats = conn.stats()
+    return stats.logins + stats.login_failures
 
 
 def _destination(link: Link) -> Check:
@@ -85,8 +92,6 @@ def _destination(link: Link) -> Check:
 
 
 def _login(conn: Connection, link: Link) -> Check:
-    if link.why_no_sharing():
-        return Check("login", OK, "each command logs in by itself")
     if conn.is_alive():
         return Check("login", OK, "was open already; no login was needed")
     begin = time.monotonic()
@@ -101,13 +106,18 @@ def _login(conn: Connection, link: Link) -> Check:
         )
     except HoldfastError as error:
         return Check("login", FAIL, str(error))
+    if conn.mode == "plain":
+        return Check("login", OK, "each command logs in by itself")
     return Check("login", OK, f"without a human, in {(time.monotonic() - begin) * 1000:.0f} ms")
 
 
 def _mode(conn: Connection, link: Link) -> Check:
     if conn.mode == "multiplexed":
         return Check("mode", OK, "multiplexed: one login, then every command over it")
-    return Check("mode", WARN, f"plain: every command logs in, as {link.why_no_sharing()}")
+    reason = link.why_no_sharing() or "the login could not be shared (the warning says why)"
+    return Check(
+        "mode", WARN, f"plain: every command logs in, as connections cannot be shared: {reason}"
+    )
 
 
 def _true(conn: Connection) -> Iterator[Check]:
