@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import IO, Optional
+from typing import IO, TYPE_CHECKING, Optional
 
-from .remote_process import RemoteProcess
+if TYPE_CHECKING:
+    from .remote_process import RemoteProcess
 
 Callback = Callable[[bytes], object]
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any, Optional, Union
 
 from .errors import CommandFailed, ConnectionLost, SessionRefused
+from .exchange import exchange
 from .openssh.diagnosis import Verdict
 
 Stream = Union[int, IO[Any], None]
@@ -120,7 +121,6 @@ class RemoteProcess(ABC):
 
         Streams that are no pipes give nothing.
         """
-        from .exchange import exchange  # it imports this module
 
         deadline = None if timeout is None else time.monotonic() + timeout
         return exchange(self, input, deadline)

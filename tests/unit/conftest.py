@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import pytest
 from hypothesis import settings
@@ -84,7 +84,7 @@ def fake_master(short_path: Path) -> Iterator[Callable[..., FakeMaster]]:
     """``fake_master(answer)``: listens on ``short_path/"s"``; answer None never answers."""
     masters: list[FakeMaster] = []
 
-    def start(answer: Optional[bytes], name: str = "s", **options: int) -> FakeMaster:
+    def start(answer: Optional[bytes], name: str = "s", **options: Any) -> FakeMaster:
         masters.append(FakeMaster(short_path / name, answer, **options))
         return masters[-1]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,9 +119,8 @@ PURPOSES = ["main", "watcher", "download", "monitor", "m", "x" * 31]
 def test_every_control_path_fits_whatever_the_runtime_directory(
     length: int, purpose: str, slot: int
 ) -> None:
-    made: list[Path] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(control_path, "private_directory", lambda p: made.append(p) or p)
+        patch.setattr(control_path, "private_directory", lambda path: path)
         runtime = Path("/" + "r" * length)
         name = control_path.socket_name("c" * 12, purpose, slot)
         path = str(control_path.socket_directory(runtime) / name)
@@ -275,5 +275,5 @@ def test_a_mount_point_that_is_no_utf8_is_survived() -> None:
 def test_no_filesystem_is_not_local(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(control_path, "_filesystem", lambda mounts, path: "")
     assert not control_path.on_local_filesystem(tmp_path)
-    monkeypatch.setattr(control_path.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert not control_path.on_local_filesystem(tmp_path)

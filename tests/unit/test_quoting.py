@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import ConfigError
 from holdfast.openssh.quoting import (
+    Word,
     local_operand,
     quote,
     quote_path,
@@ -24,7 +25,7 @@ from holdfast.openssh.quoting import (
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
-NASTY = [
+NASTY: list[Word] = [
     "",
     " ",
     "a b",
@@ -157,8 +158,8 @@ def show_env(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def _bytes(words: Sequence[object]) -> bytes:
-    return b"".join(os.fsencode(word) + b"\0" for word in words)  # type: ignore[call-overload]
+def _bytes(words: Sequence[Word]) -> bytes:
+    return b"".join(os.fsencode(word) + b"\0" for word in words)
 
 
 # --- words ----------------------------------------------------------------------------------
@@ -189,9 +190,7 @@ def test_every_byte_but_nul_arrives(in_shell: Run, show: str) -> None:
 
 @given(words=WORDS)
 @_FEW
-def test_any_words_arrive_as_they_are(
-    in_shell: Run, show: str, words: list[Union[str, bytes]]
-) -> None:
+def test_any_words_arrive_as_they_are(in_shell: Run, show: str, words: list[Word]) -> None:
     done = in_shell(remote_command([show, *words]))
     assert (done.stdout, done.stderr) == (_bytes(words), b"")
 
