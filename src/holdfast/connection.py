@@ -17,8 +17,12 @@ from .exchange import exchange
 from .link import Link
 from .openssh.options import Value
 from .openssh.quoting import Word, remote_command
-from .remote_process import Completed, RemoteProcess, Stream
+from .pipes import Stream
+from .remote_process import Completed, RemoteProcess
 from .settings import Settings
+
+#: Seconds after a timeout or ^C until the caller goes on, whatever the network does.
+_END_PATIENCE = 0.9
 
 Command = Union[str, Sequence[Word]]
 Chunk = Callable[[Any], object]
@@ -218,7 +222,6 @@ class Connection:
         else:
             source = subprocess.DEVNULL if stdin is None else stdin
         remote = remote_command(command, cwd=cwd, env=env)
-        kept: tuple[bytes, bytes] = (b"", b"")
         process: Optional[RemoteProcess] = None
         try:
             self._require_open()
@@ -233,21 +236,20 @@ class Connection:
             kept = exchange(
                 process, data, deadline, _decoding(on_stdout, text), _decoding(on_stderr, text)
             )
-        except (subprocess.TimeoutExpired, sessions.OpeningTimeout) as error:
+        except BaseException as error:
+            ended = None if process is None else process.end(_END_PATIENCE)
+            if not isinstance(error, (subprocess.TimeoutExpired, sessions.OpeningTimeout)):
+                raise
+            if process is None and isinstance(error, subprocess.TimeoutExpired):
+                ended = True  # before it has a session, nothing has started
             raise CommandTimeout(
                 command,
                 timeout or 0.0,
                 _decoded(getattr(error, "output", b"") or b"", text),
                 _decoded(getattr(error, "stderr", b"") or b"", text),
-                # Before it has a session, nothing has started.
-                remote_ended=True
-                if process is None and isinstance(error, subprocess.TimeoutExpired)
-                else None,
+                remote_ended=ended,
                 destination=self.destination,
             ) from None
-        finally:
-            if process is not None and not process.carrier_ended():
-                process.discard()
         self._link.count(bytes_sent=len(data or b""), bytes_received=len(kept[0]) + len(kept[1]))
         assert process.returncode is not None
         done = Completed(

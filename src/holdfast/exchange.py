@@ -15,8 +15,11 @@ from typing import IO, TYPE_CHECKING, Optional
 if TYPE_CHECKING:
     from .remote_process import RemoteProcess
 
+from .marker import MarkedPipe
+
 Callback = Callable[[bytes], object]
 
+_SLICE = 0.5  # seconds
 _CHUNK = 256 * 1024  # bytes; a Linux pipe gives 64 KiB at most unless it was made larger
 
 
@@ -97,14 +100,18 @@ def _by_poll(
             return False
         if carrier is None and not readers and feeding is None:
             return process.carrier_ended(left)
-        for descriptor, event in poll.poll(None if left is None else left * 1000):
+        # In slices: an exception that is meant for this thread waits for the end of one.
+        slice_ = _SLICE if left is None else min(left, _SLICE)
+        for descriptor, event in poll.poll(slice_ * 1000):
             if descriptor == carrier:
                 if process.carrier_ended():
                     poll.unregister(descriptor)
                     ended = True
             elif descriptor in readers:
                 stream, sink = readers[descriptor]
-                chunk = os.read(descriptor, _CHUNK)
+                chunk = _read(stream)
+                if chunk is None:
+                    continue
                 if chunk:
                     sink.take(chunk)
                     if sink.error is not None:
@@ -127,6 +134,12 @@ def _by_poll(
             feeding = None
         ended = ended or (carrier is None and not readers and process.carrier_ended())
     return True
+
+
+def _read(stream: IO[bytes]) -> Optional[bytes]:
+    """One read below the buffer. None: nothing to give yet; empty: the end."""
+    raw = getattr(stream, "raw", stream)
+    return raw.read_available() if isinstance(raw, MarkedPipe) else os.read(raw.fileno(), _CHUNK)
 
 
 def _write(descriptor: int, rest: memoryview) -> memoryview:
@@ -164,10 +177,11 @@ def _by_threads(
 def _drain(stream: IO[bytes], sink: Sink) -> None:
     with stream:
         while True:
-            chunk = os.read(stream.fileno(), _CHUNK)
-            if not chunk:
+            chunk = _read(stream)
+            if chunk == b"":
                 return
-            sink.take(chunk)
+            if chunk:
+                sink.take(chunk)
 
 
 def _feed(stream: IO[bytes], data: bytes) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Optional, Union
 
 from .errors import ConfigError, HoldfastError, MultiplexingUnsupported
+from .marker import Identity
 from .openssh import config, control_path, records, version
 from .openssh.control_master import ControlMaster, Master, MasterSpec
 from .openssh.destination import Destination
@@ -70,6 +71,7 @@ class Link:
         self.runtime = control_path.runtime_directory(self.settings.runtime_dir)
         self.ledger = LoginLedger(self.runtime)
         self.gate = SessionGate()
+        self.shell = ""  # the account's login shell, once a command has told it
         self._sessions_of = 0  # the pid of the master that has last given us a session
         self.without_sftp = False
         self._counts = Counts()
@@ -155,6 +157,11 @@ class Link:
     def session_options(self) -> Options:
         """For a session on a live master."""
         return self._configured().overrides() + self.options
+
+    def learn_shell(self, who: Optional[Identity]) -> None:
+        """A command has told its login shell."""
+        if who is not None:
+            self.shell = who.shell
 
     def session_environment(self) -> list[bytes]:
         """What SendEnv and SetEnv of the configuration give to a session."""

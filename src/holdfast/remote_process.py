@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 import time
@@ -9,13 +10,27 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Any, Optional, Union
+from typing import Any, Optional, Protocol
 
 from .errors import CommandFailed, ConnectionLost, SessionRefused
 from .exchange import exchange
+from .marker import Identity
 from .openssh.diagnosis import Verdict
+from .pipes import Pipes
 
-Stream = Union[int, IO[Any], None]
+#: Seconds that a signal may take until its caller goes on.
+_SIGNAL_PATIENCE = 0.9
+
+
+class Signaller(Protocol):
+    """Sends signals to remote processes; :mod:`remote_kill` is the one there is."""
+
+    def send(self, who: Identity, number: int) -> bool:
+        """Whether the signal was sent."""
+
+    def end(self, who: Identity, timeout: float) -> Optional[bool]:
+        """Whether the process is gone."""
+
 
 #: What ``returncode`` is after a death by a signal that nobody names.
 UNKNOWN_SIGNAL = -1
@@ -27,9 +42,10 @@ class Completed:
 
     :ivar args: the command as it was given.
     :ivar returncode: its exit status, 0 to 255. Negative after a death by a signal, as in
-        subprocess: -1, as OpenSSH's mux protocol tells no number.
+        subprocess; -1 if nobody knows which, as OpenSSH's mux protocol tells no number.
     :ivar stdout, stderr: str or bytes, None if they went elsewhere.
-    :ivar signal: None if it exited; "unknown" if a signal (or a failed exec) ended it.
+    :ivar signal: None if it exited; the name of the signal that this side has sent ("KILL");
+        "unknown" if another one (or a failed exec) ended it.
     :ivar duration: seconds from the call to the end, waiting for a session included.
     :ivar destination: where it ran.
     """
@@ -68,17 +84,17 @@ class RemoteProcess(ABC):
         self,
         args: Any,
         destination: str,
-        stdin: Optional[IO[bytes]],
-        stdout: Optional[IO[bytes]],
-        stderr: Optional[IO[bytes]],
+        pipes: Pipes,
+        signaller: Signaller,
     ) -> None:
         self.args = args
         self.destination = destination
-        self.stdin = stdin
-        self.stdout = stdout
-        self.stderr = stderr
+        self.stdin, self.stdout, self.stderr = pipes.ours
         self.returncode: Optional[int] = None
         self.signal: Optional[str] = None
+        self._marked = pipes.marked
+        self._signaller = signaller
+        self._sent = 0
         self._verdict: Optional[Verdict] = None
         self._lock = threading.Lock()
 
@@ -125,11 +141,50 @@ class RemoteProcess(ABC):
         deadline = None if timeout is None else time.monotonic() + timeout
         return exchange(self, input, deadline)
 
-    def terminate(self) -> None:
-        """Let go of the command; it sees its streams close."""
-        self.let_go()
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the remote process and its group; nothing if it has ended.
 
-    kill = terminate
+        A second session carries it, as ssh itself cannot. A command on a terminal (``pty``), or
+        one whose process is not known, is let go of instead: a terminal hangs up on it.
+
+        :param number: as in :mod:`signal`.
+        """
+        if self.carrier_ended():
+            return
+        who = self.identity(_SIGNAL_PATIENCE)
+        if who is None:
+            self.let_go()
+        elif self._signaller.send(who, number):
+            self._sent = number
+
+    def terminate(self) -> None:
+        """:meth:`send_signal` of SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """:meth:`send_signal` of SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def end(self, timeout: float) -> Optional[bool]:
+        """Make an end of it: TERM, then KILL, and let go. Raises nothing.
+
+        :param timeout: seconds for the word that it is gone; the far side goes on by itself.
+        :returns: True: it is gone. False: it is still there. None: nobody knows.
+        """
+        deadline = time.monotonic() + timeout
+        ended: Optional[bool] = None
+        if self.carrier_ended():
+            ended = None if self.verdict().lost else True
+        else:
+            who = self.identity(timeout)
+            if who is not None:
+                ended = self._signaller.end(who, max(0.0, deadline - time.monotonic()))
+        self.discard()
+        return ended
+
+    def identity(self, timeout: float) -> Optional[Identity]:
+        """The remote process, if it has told. :param timeout: seconds to wait for it."""
+        return self._marked.identity(time.monotonic() + timeout) if self._marked else None
 
     def __enter__(self) -> RemoteProcess:
         return self
@@ -140,11 +195,11 @@ class RemoteProcess(ABC):
         error: Optional[BaseException],
         trace: Optional[TracebackType],
     ) -> None:
-        self.close_streams()
         if kind is None:
+            self.close_streams()
             self.wait()
         else:
-            self.discard()
+            self.end(_SIGNAL_PATIENCE)
 
     def close_streams(self) -> None:
         """Close our ends of the pipes."""
@@ -173,7 +228,9 @@ class RemoteProcess(ABC):
             raise SessionRefused(f"{self.destination} refused to open a session: {verdict.words}")
         if verdict.lost:
             raise ConnectionLost(_lost_words(self.destination, verdict), started=verdict.started)
-        if verdict.returncode is None:
+        if verdict.returncode is None and self._sent:
+            self.returncode, self.signal = -self._sent, signal.Signals(self._sent).name[3:]
+        elif verdict.returncode is None:
             self.returncode, self.signal = UNKNOWN_SIGNAL, "unknown"
         else:
             self.returncode = verdict.returncode

@@ -12,14 +12,17 @@ from typing import Any, Optional
 
 from .errors import ConfigError, ConnectionLost, SessionRefused
 from .link import Link, log
-from .mux_process import MuxProcess, Pipes
+from .marker import marked, new_nonce
+from .mux_process import MuxProcess
 from .openssh import command as ssh_command
 from .openssh import diagnosis, mux_client, version
 from .openssh.control_master import Master
 from .openssh.diagnosis import Verdict
 from .openssh.mux_client import Session, SessionNotOpened
 from .openssh.sweep import PROBE_TIMEOUT
-from .remote_process import RemoteProcess, Stream
+from .pipes import Pipes, Stream
+from .remote_kill import RemoteSignaller
+from .remote_process import RemoteProcess
 from .ssh_process import SshProcess
 
 Streams = tuple[Stream, Stream, Stream]
@@ -177,10 +180,10 @@ def _shared(
     """A session on the control socket. The caller's place at the gate is its own now."""
     pipes: Optional[Pipes] = None
     try:
-        pipes = Pipes(*streams)
+        pipes, line = _with_marker(link, remote, streams)
         session = Session.open(
             master.control_path,
-            os.fsencode(remote),
+            os.fsencode(line),
             pipes.theirs,
             math.inf if deadline is None else deadline,
             environment=link.session_environment(),
@@ -199,14 +202,32 @@ def _shared(
         if pipes is not None:
             pipes.close_theirs()
     log.debug("session on %s: %.200s", master.control_path, remote)
+    pipes.start_relay()
+    pipe = pipes.marked
+
+    def on_end() -> None:
+        link.gate.leave()
+        link.learn_shell(pipe.found if pipe else None)
+
     return MuxProcess(
         args,
         link.name,
         session,
         pipes,
+        RemoteSignaller(link),
         lambda: mux_client.probe(master.control_path, PROBE_TIMEOUT).pid == master.pid,
-        link.gate.leave,
+        on_end,
     )
+
+
+def _with_marker(link: Link, remote: str, streams: Streams) -> tuple[Pipes, str]:
+    """The pipes of a command, and the command with a line in front that names its process."""
+    if not link.settings.track_processes or os.name != "posix":
+        return Pipes(*streams), remote
+    nonce = new_nonce()
+    pipes = Pipes(*streams, nonce)
+    line = marked(remote, nonce, shell=link.shell, to_stderr=pipes.marker_to_stderr)
+    return pipes, line
 
 
 def _on_terminal(
@@ -219,6 +240,7 @@ def _on_terminal(
 ) -> RemoteProcess:
     """An ``ssh -S -tt``. The caller's place at the gate is its own now, given back at its end."""
     logfile = link.new_log()
+    pipes = Pipes(*streams)
 
     def judge(status: int, said: str) -> Verdict:
         alive = mux_client.probe(master.control_path, PROBE_TIMEOUT).pid == master.pid
@@ -235,7 +257,7 @@ def _on_terminal(
             options=link.session_options(),
             tty=True,
         )
-        client = _start_client(argv, streams)
+        client = _start_client(argv, pipes)
     except BaseException:
         link.gate.leave()
         raise
@@ -243,6 +265,8 @@ def _on_terminal(
         args,
         link.name,
         client,
+        pipes,
+        RemoteSignaller(link),
         logfile,
         judge,
         lambda verdict: link.gate.leave(refused=verdict.refused),
@@ -267,10 +291,11 @@ def _plain(
 ) -> RemoteProcess:
     """A login for one command, counted; returns once the command is sent."""
     logfile = link.new_log()
+    pipes, line = (Pipes(*streams), remote) if tty else _with_marker(link, remote, streams)
     argv = ssh_command.run_plain(
         link.ssh,
         link.destination,
-        remote,
+        line,
         log=str(logfile),
         config_file=link.config_file,
         options=link.login_options() + link.session_options(),
@@ -279,7 +304,13 @@ def _plain(
     link.count(commands=1)
     with link.ledger.login(link.name, link.key, "plain") as entry:
         process = SshProcess(
-            args, link.name, _start_client(argv, streams), logfile, diagnosis.of_plain_session
+            args,
+            link.name,
+            _start_client(argv, pipes),
+            pipes,
+            RemoteSignaller(link),
+            logfile,
+            diagnosis.of_plain_session,
         )
         limit = time.monotonic() + link.settings.login_timeout
         ends = limit if deadline is None else min(limit, deadline)
@@ -309,7 +340,15 @@ def _plain(
     return process
 
 
-def _start_client(argv: list[str], streams: Streams) -> subprocess.Popen[bytes]:
-    stdin, stdout, stderr = streams
+def _start_client(argv: list[str], pipes: Pipes) -> subprocess.Popen[bytes]:
     log.debug("running %s", argv)
-    return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr)
+    stdin, stdout, stderr = pipes.theirs
+    try:
+        client = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr)
+    except BaseException:
+        pipes.close_ours()
+        raise
+    finally:
+        pipes.close_theirs()
+    pipes.start_relay()
+    return client

@@ -21,6 +21,7 @@ VARIABLES = {
     "login_timeout": "HOLDFAST_LOGIN_TIMEOUT",
     "session_timeout": "HOLDFAST_SESSION_TIMEOUT",
     "stale_timeout": "HOLDFAST_STALE_TIMEOUT",
+    "track_processes": "HOLDFAST_TRACK_PROCESSES",
 }
 
 
@@ -38,6 +39,9 @@ class Settings:
     :ivar runtime_dir: for sockets, locks and the login ledger; None for the usual place.
     :ivar login_timeout: seconds for a login that needs no human.
     :ivar session_timeout: seconds to wait for a session when the server gives no more at once.
+    :ivar track_processes: commands tell their process id in a line of their own (which does not
+        reach the caller), so that a timeout or ^C can end them. False for accounts whose forced
+        command wants to see nothing but the command itself.
     :ivar stale_timeout: seconds after which a master of ours that answers nothing is ended.
     """
 
@@ -50,6 +54,7 @@ class Settings:
     login_timeout: float = 60.0
     session_timeout: float = 600.0
     stale_timeout: float = 30.0
+    track_processes: bool = True
 
     def __post_init__(self) -> None:
         if self.fallback not in ("plain", "never"):
@@ -109,6 +114,8 @@ def sources(
     return found
 
 
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 _TYPES: Mapping[str, type] = {
     "ssh": str,
     "control_persist": int,
@@ -119,6 +126,7 @@ _TYPES: Mapping[str, type] = {
     "login_timeout": float,
     "session_timeout": float,
     "stale_timeout": float,
+    "track_processes": bool,
 }
 
 
@@ -139,11 +147,13 @@ def _from_file(path: Path) -> dict[str, Any]:
 def _read(name: str, value: Any, source: str) -> Any:
     wanted = _wanted(name, source)
     try:
+        if wanted is bool:
+            return _BOOLEANS[str(value).lower()]
         fraction = wanted is int and isinstance(value, float)
         if isinstance(value, bool) or fraction or (wanted is str and not isinstance(value, str)):
             raise ValueError
         return wanted(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, KeyError):
         raise ConfigError(f"{source}: {name} = {value!r} is not a {wanted.__name__}") from None
 
 

@@ -9,7 +9,8 @@ from typing import Any, Optional
 
 from .openssh.diagnosis import Verdict
 from .openssh.records import read
-from .remote_process import RemoteProcess
+from .pipes import Pipes
+from .remote_process import RemoteProcess, Signaller
 
 
 class SshProcess(RemoteProcess):
@@ -22,11 +23,13 @@ class SshProcess(RemoteProcess):
         args: Any,
         destination: str,
         client: subprocess.Popen[bytes],
+        pipes: Pipes,
+        signaller: Signaller,
         logfile: Path,
         judge: Callable[[int, str], Verdict],
         on_end: Callable[[Verdict], None] = lambda verdict: None,
     ) -> None:
-        super().__init__(args, destination, client.stdin, client.stdout, client.stderr)
+        super().__init__(args, destination, pipes, signaller)
         self._client = client
         self._logfile = logfile
         self._judge_log = judge

@@ -14,6 +14,8 @@ from .link import Link, log
 from .openssh import command, diagnosis, version
 from .openssh.quoting import Word, local_operand, scp_operand
 
+_OTHER = diagnosis.Kind.OTHER
+
 
 @dataclass(frozen=True)
 class _Outcome:
@@ -29,11 +31,13 @@ class _Outcome:
     @property
     def no_sftp(self) -> bool:
         """The far side has no sftp server: it refused the subsystem, or could not start it."""
-        # Where the subsystem names a program that is not there, scp only sees its session close.
+        # Where the subsystem names a program that is not there, scp only sees its session close;
+        # but that is also its last word after a failed login or a lost connection.
+        before, closed, after = self.words.strip().rpartition("scp: Connection closed")
         return self.returncode != 0 and (
             "subsystem request failed" in self.words
             or ("sftp-server" in self.words and "not found" in self.words)
-            or self.words.strip().endswith("scp: Connection closed")
+            or (bool(closed) and not after and diagnosis.classify(before)[0] is _OTHER)
         )
 
 

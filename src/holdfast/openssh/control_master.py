@@ -157,6 +157,8 @@ class ControlMaster:
     def _start_under_lock(self, deadline: float, *, interactive: bool) -> Master:
         lock = self.spec.runtime / f"{self.spec.name}.lock"
         patience = within(self.spec.login_timeout + self.spec.stale_timeout, deadline)
+        # It may have gone since: XDG_RUNTIME_DIR does at the last logout.
+        control_path.private_directory(self.spec.runtime)
         try:
             with FileLock(lock, patience):
                 return self.find(deadline) or self._start(deadline, interactive=interactive)

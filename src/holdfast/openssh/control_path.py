@@ -123,8 +123,8 @@ def why_unsafe(path: Path) -> Optional[str]:
 
 
 def socket_directory(runtime: Path) -> Path:
-    """Where sockets go: the runtime directory, or a short one beside it if names would not fit."""
-    if fits(str(runtime / ("x" * _NAME_LENGTH))):
+    """Where sockets go: the runtime directory, or a short and plain one if its name is neither."""
+    if fits(str(runtime / ("x" * _NAME_LENGTH))) and is_plain(str(runtime)):
         return runtime
     digest = hashlib.sha256(os.fsencode(runtime)).hexdigest()[:8]
     return private_directory(private_directory(short_directory()) / digest)
@@ -133,6 +133,14 @@ def socket_directory(runtime: Path) -> Path:
 def fits(path: str) -> bool:
     """Whether ssh can bind this path on every system."""
     return len(os.fsencode(path)) <= MAX_LENGTH
+
+
+def is_plain(path: str) -> bool:
+    """Whether ssh, scp and rsync all read a control path as it stands.
+
+    ssh expands ``%`` and ``${``, its ``-o`` reads quotes and spaces, rsync's ``-e`` splits at these.
+    """
+    return not re.search(r"[\s%$\"'\\#]", path)
 
 
 _NAME_LENGTH = len("hhhh-cccccccccccc.wdd99")
@@ -173,6 +181,8 @@ def why_unusable(path: str) -> Optional[str]:
         return "is not absolute"
     if not fits(path):
         return f"is longer than {MAX_LENGTH} bytes"
+    if not is_plain(path):
+        return "holds a space, a quote or another character that ssh, scp or rsync reads"
     parent = Path(path).parent
     reason = why_unsafe(parent)
     return f"lies in {parent}, which {reason}" if reason else None
