@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -263,3 +264,34 @@ def test_eight_transfers_at_once_over_one_session(
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(copy, range(8))) == [b"%d" % n * 100_000 for n in range(8)]
     assert one.logins() - before == ledger.count() == 1
+
+
+def test_a_connection_lost_under_a_transfer(
+    server: StartServer, connect: Connect, ledger: LoginLedger, tmp_path: Path
+) -> None:
+    """It fails with one login, and the server is not taken for one without sftp."""
+    key = server()
+    far = connect(key)
+    far.run(["rm", "-f", "/tmp/huge"], check=True)
+    huge = tmp_path / "huge"
+    with huge.open("wb") as file:
+        file.truncate(4 << 30)
+
+    def drop() -> None:
+        deadline = time.monotonic() + 10
+        while not key.exec("find", "/tmp/huge", "-size", "+1M"):
+            assert time.monotonic() < deadline
+        key.drop_connections()
+
+    with ThreadPoolExecutor(1) as pool:
+        far.run("touch /tmp/huge", check=True)
+        dropped = pool.submit(drop)
+        with pytest.raises(holdfast.HoldfastError) as caught:
+            far.put(huge, "/tmp/huge")
+        dropped.result()
+    assert isinstance(caught.value, (holdfast.TransferFailed, holdfast.ConnectionLost))
+    assert ledger.count() == 1
+    far.run(["rm", "-f", "/tmp/huge"], check=True)
+    (tmp_path / "new\nline").write_text("data")
+    far.put(tmp_path / "new\nline", "/tmp/new\nline")  # only sftp can
+    assert ledger.count() == 2
