@@ -131,6 +131,22 @@ def test_every_control_path_fits_whatever_the_runtime_directory(
         assert path == str(runtime / name)
 
 
+@pytest.mark.parametrize("name", ["a b", "a%h", "a${HOME}", "a'b", 'a"b', "a\\b", "a#b", "a\tb"])
+def test_sockets_go_where_no_program_reads_anything_into_the_name(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_path, "private_directory", lambda path: path)
+    found = control_path.socket_directory(Path("/run") / name)
+    assert found.parent == control_path.short_directory()
+    assert "holds a space" in str(control_path.why_unusable(f"/run/{name}/s"))
+
+
+@pytest.mark.parametrize("name", ["user/1000/holdfast", "a~b", "a@b:22", "a+b,c=d", "é"])
+def test_plain_names_are_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_path, "private_directory", lambda path: path)
+    assert control_path.socket_directory(Path("/run") / name) == Path("/run") / name
+
+
 def test_the_length_is_counted_in_bytes() -> None:
     assert control_path.fits("/" + "x" * 85)
     assert not control_path.fits("/" + "x" * 86)
