@@ -145,11 +145,14 @@ class MarkedPipe(io.RawIOBase):
         """How much of what is held may be given."""
         if not self._searching:
             return len(self._held)
+        start = self._held.find(self._word)
+        if start >= 0:
+            return start  # the rest of the line is on its way
         # The line may begin in the last bytes.
         for length in range(min(len(self._word), len(self._held)), 0, -1):
             if self._word.startswith(self._held[-length:]):
                 return len(self._held) - length
-        return 0 if self._word in self._held else len(self._held)
+        return len(self._held)
 
     def _fill(self) -> None:
         data = os.read(self._descriptor, _CHUNK)

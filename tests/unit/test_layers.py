@@ -18,10 +18,11 @@ SOURCE = Path(holdfast.__file__).parent
 LAYERS = [
     ["openssh.*"],
     ["errors"],
-    ["settings", "session_gate", "ssh_config_file"],
+    ["settings", "session_gate", "ssh_config_file", "marker"],
     ["hosts", "ssh_include"],
-    ["exchange"],
+    ["pipes", "exchange"],
     ["remote_process", "link"],
+    ["remote_kill"],
     ["ssh_process", "mux_process"],
     ["sessions"],
     ["transfer"],
