@@ -114,7 +114,8 @@ class Patience:
     def refused(self, master: Master) -> None:
         """After a refusal (the place is given back): pause, or find out that it is hopeless."""
         link = self._link
-        if link.has_given_sessions(master) or link.gate.open:
+        full = link.has_given_sessions(master) or mux_client.has_clients(master.control_path)
+        if full or link.gate.open:
             pause = min(_LONGEST_PAUSE, 0.02 * 1.5 ** min(self._tries, 20))
         elif self._tries < len(_FIRST_REFUSALS):
             pause = _FIRST_REFUSALS[self._tries]
@@ -122,10 +123,9 @@ class Patience:
             _judge_refusals(link)
             return
         self._tries += 1
-        left = self._left()
-        if left <= 0:
+        link.gate.pause(min(self._left(), pause * random.uniform(0.5, 1.0)))  # noqa: S311
+        if self._left() <= 0:  # asked once more now, nobody could tell whether it had started
             self._give_up()
-        link.gate.pause(min(left, pause * random.uniform(0.5, 1.0)))  # noqa: S311
 
     def _left(self) -> float:
         ends = self._limit if self._deadline is None else min(self._limit, self._deadline)
@@ -333,6 +333,8 @@ def _plain(
             entry.failed(diagnosis.classify(diagnosis.without_debug(said))[0].value)
     if ended:
         verdict = process.verdict()
+        if verdict.started is False:
+            process.discard()
         if verdict.refused:
             raise SessionRefused(f"{link.name} refused to open a session: {verdict.words}")
         if verdict.lost and verdict.started is False:
