@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,9 @@ from .settings import Settings
 
 #: Seconds after a timeout or ^C until the caller goes on, whatever the network does.
 _END_PATIENCE = 0.9
+
+# ssh's own last line for a session on a terminal (mux.c, ssh.c); nothing the command has said.
+_GOODBYE = re.compile(rb"(?:Shared connection|Connection) to [^\n]* closed\.\r?\n\Z")
 
 Command = Union[str, Sequence[Word]]
 Chunk = Callable[[Any], object]
@@ -207,8 +211,8 @@ class Connection:
         :param check: raise CommandFailed for a status other than 0.
         :param text: streams are str (UTF-8, other bytes kept by surrogateescape), else bytes.
         :param pty: give it a terminal; stdout and stderr arrive as one on stdout.
-        :param on_stdout, on_stderr: called with each piece as it comes (in another thread);
-            nothing of that stream is kept then.
+        :param on_stdout, on_stderr: called with each piece as it comes; nothing of that
+            stream is kept then. An error in one ends the command.
         :raises CommandFailed: only with ``check``.
         :raises CommandTimeout: :raises ConnectionLost: under the command, see ``started``.
         :raises ConnectionFailed: and its kinds; nothing has started.
@@ -252,11 +256,12 @@ class Connection:
             ) from None
         self._link.count(bytes_sent=len(data or b""), bytes_received=len(kept[0]) + len(kept[1]))
         assert process.returncode is not None
+        stderr = _GOODBYE.sub(b"", kept[1]) if pty else kept[1]
         done = Completed(
             command,
             process.returncode,
             _decoded(kept[0], text),
-            _decoded(kept[1], text),
+            _decoded(stderr, text),
             process.signal,
             time.monotonic() - begin,
             self.destination,

@@ -25,6 +25,8 @@ from .openssh.options import Options, Value, keepalive
 from .session_gate import SessionGate
 from .settings import Settings
 
+_NOTE_EVERY = 256  # sessions between two looks at the length of the master's log
+
 log = logging.getLogger("holdfast")
 
 #: Seconds a master lives without a client, where neither ssh_config nor a setting says:
@@ -147,7 +149,7 @@ class Link:
 
     def note_session(self, master: Master) -> None:
         """The master has given a session: a refusal means that it is full, from now on."""
-        if self._sessions_of != master.pid:
+        if self._sessions_of != master.pid or self._counts.commands % _NOTE_EVERY == 0:
             self._sessions_of = master.pid
             self.control_master().note_session(master)
 
@@ -212,6 +214,7 @@ class Link:
             config_file=self.config_file,
             options=self.login_options(),
             user_path=self._user_path(found),
+            proxied=found.proxied,
             persist=persist,
             login_timeout=self.settings.login_timeout,
             stale_timeout=self.settings.stale_timeout,

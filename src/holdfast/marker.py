@@ -58,7 +58,7 @@ def new_nonce() -> str:
 def marked(command: str, nonce: str, *, shell: str = "", to_stderr: bool = True) -> str:
     """The command with a line in front of its output.
 
-    On the same line as the command: line numbers in the shell's messages stay what they are.
+    For a POSIX shell on the same line as the command: line numbers in its messages stay.
 
     :param shell: the login shell if it is known. :param to_stderr: else the line is on stdout.
     """
@@ -66,7 +66,8 @@ def marked(command: str, nonce: str, *, shell: str = "", to_stderr: bool = True)
     if is_posix(shell):
         return f"echo {nonce} $$ $PPID $SHELL{where}; {command}"
     child = _BY_CHILD.format(word=nonce, where=where)
-    return f"/bin/sh -c '{child}'; {command}"
+    # A newline, as csh would take `sh -c ...; command &` to the background as a whole.
+    return f"/bin/sh -c '{child}'\n{command}"
 
 
 class MarkedPipe(io.RawIOBase):

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Optional
 
 from . import sessions
-from .errors import TransferFailed
+from .errors import HoldfastError, TransferFailed
 from .link import Link, log
 from .openssh import command, diagnosis, version
-from .openssh.quoting import Word, local_operand, scp_operand
+from .openssh.quoting import Word, local_operand, remote_command, scp_operand
 
 _OTHER = diagnosis.Kind.OTHER
+_ASIDE = 30.0  # seconds for a small command that finds out what went wrong
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,22 @@ def _copy(link: Link, source: str, target: str, *, fetch: bool, preserve: bool) 
         if can_choose and not link.without_sftp:
             log.info("%s has no sftp server; copying with scp's old protocol", link.name)
             link.without_sftp = True
-        _refuse_newlines(source, target, fetch)
+        _refuse_newlines(link, source, target, fetch)
         outcome = _attempt(link, source, target, fetch=fetch, preserve=preserve, legacy=can_choose)
-    if outcome.returncode != 0:
+    if outcome.returncode == 0:
+        return
+    what = f"copying {source!r} {'from' if fetch else 'to'} {link.name} failed: "
+    noise = _noise(link)
+    if noise:
         raise TransferFailed(
-            f"copying {source!r} {'from' if fetch else 'to'} {link.name} failed: "
-            f"{outcome.words or f'scp ended with {outcome.returncode} and said nothing'}",
+            f"{what}the rc files of the account (.bashrc, .cshrc, ...) print on stdout, which no "
+            f"transfer survives: {noise[:100]!r}. Let them print in interactive shells only",
             detail=outcome.words,
         )
+    raise TransferFailed(
+        f"{what}{outcome.words or f'scp ended with {outcome.returncode} and said nothing'}",
+        detail=outcome.words,
+    )
 
 
 def _attempt(
@@ -128,20 +137,39 @@ def _attempt(
 def _with_login(link: Link, scp: Callable[[Optional[str]], _Outcome]) -> _Outcome:
     with link.ledger.login(link.name, link.key, "plain") as entry:
         outcome = scp(None)
-        kind = diagnosis.classify(outcome.words)[0]
+        kind = diagnosis.classify(diagnosis.without_debug(outcome.words))[0]
         # scp does not tell whether it logged in; what it says when it could not is known.
         if outcome.returncode == 0 or kind is diagnosis.Kind.OTHER:
             entry.succeeded()
         else:
             entry.failed(kind.value)
     link.count(commands=1)
+    if entry.ok is False and kind in diagnosis.NO_LOGIN:
+        raise diagnosis.connection_error(outcome.words, link.name, config_file=link.config_file)
     return outcome
 
 
-def _refuse_newlines(source: str, target: str, fetch: bool) -> None:
+def _noise(link: Link) -> str:
+    """What the account prints for a command that prints nothing; asked only if it costs no login."""
+    if link.why_no_sharing() or link.control_master().find() is None:
+        return ""
+    return _output(link, ["true"])
+
+
+def _output(link: Link, words: list[str]) -> str:
+    """The stdout of a small remote command; nothing if it cannot be run."""
+    streams = (subprocess.DEVNULL, subprocess.PIPE, subprocess.DEVNULL)
+    try:
+        with sessions.start(link, words, remote_command(words), streams) as process:
+            return process.communicate(timeout=_ASIDE)[0].decode("utf-8", "replace").strip()
+    except (HoldfastError, subprocess.TimeoutExpired, sessions.OpeningTimeout):
+        return ""
+
+
+def _refuse_newlines(link: Link, source: str, target: str, fetch: bool) -> None:
     """scp's old protocol writes a newline in a name as ``\\^J``: better no copy than another name."""
     if fetch:
-        names = [source]
+        names = [source, _output(link, ["find", source, "-name", "*\n*"])]
     else:
         names = [
             source,

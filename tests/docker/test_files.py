@@ -140,7 +140,6 @@ def test_newlines_in_names_are_refused_without_sftp(
     assert not (tmp_path / "back").exists()
 
 
-@pytest.mark.xfail(reason="scp -O writes the newline as \\^J, and nobody looks")
 def test_a_tree_with_newlines_is_not_fetched_without_sftp(
     server: StartServer, connect: Connect, tmp_path: Path
 ) -> None:

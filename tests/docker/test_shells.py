@@ -182,7 +182,6 @@ def test_noise_of_rc_files_is_not_hidden(
     assert done.stdout == f"NOISE from {file}\noutput\n"
 
 
-@pytest.mark.xfail(reason="only scp's own words are told")
 @pytest.mark.parametrize("sftp", ["yes", "no"])
 @pytest.mark.parametrize("direction", ["put", "get"])
 def test_noise_of_rc_files_is_told_when_it_breaks_a_transfer(

@@ -38,6 +38,10 @@ def is_gone(pid: int) -> bool:
     return state in "ZX"
 
 
+def await_gone(pid: int, seconds: float) -> None:
+    await_true(lambda: is_gone(pid), seconds)
+
+
 def pids(file: Path) -> list[int]:
     await_true(lambda: file.exists() and len(file.read_text().split()) == 2)
     return [int(word) for word in file.read_text().split()]
@@ -54,7 +58,7 @@ def test_a_timeout_ends_the_process_group(
     assert time.monotonic() - begin < 1.5
     assert caught.value.remote_ended is True
     for pid in pids(file):
-        await_true(lambda pid=pid: is_gone(pid), 2)
+        await_gone(pid, 2)
 
 
 def test_what_a_finished_command_left_in_the_background_ends_with_a_timeout(
@@ -63,7 +67,7 @@ def test_what_a_finished_command_left_in_the_background_ends_with_a_timeout(
     with pytest.raises(holdfast.CommandTimeout) as caught:
         conn.run(f"sleep 300 & echo $! > '{tmp_path}/pid'", timeout=0.5)
     assert caught.value.remote_ended is True
-    await_true(lambda: is_gone(int((tmp_path / "pid").read_text())), 2)
+    await_gone(int((tmp_path / "pid").read_text()), 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
@@ -105,7 +109,7 @@ def test_an_error_in_a_with_block_ends_the_process(
         found = pids(file)
         raise KeyError
     for pid in found:
-        await_true(lambda pid=pid: is_gone(pid), 2)
+        await_gone(pid, 2)
 
 
 @pytest.mark.parametrize("sessions", [1, 2])
@@ -122,7 +126,7 @@ def test_the_session_limit_does_not_save_a_process(
         conn.run(BUSY.format(file=file), timeout=0.5)
     assert time.monotonic() - begin < 1.6
     for pid in pids(file):
-        await_true(lambda pid=pid: is_gone(pid), 3)
+        await_gone(pid, 3)
     for other in others:
         with other:
             assert other.stdin is not None
@@ -147,7 +151,7 @@ def test_control_c_ends_the_remote_process(
     assert process.returncode == -signal.SIGINT
     assert b"KeyboardInterrupt" in stderr
     for pid in found:
-        await_true(lambda pid=pid: is_gone(pid), 2)
+        await_gone(pid, 2)
 
 
 def test_an_exception_sent_to_the_thread_ends_the_remote_process(
@@ -176,7 +180,7 @@ def test_an_exception_sent_to_the_thread_ends_the_remote_process(
     thread.join(3)
     assert seen == [Cancelled]
     for pid in found:
-        await_true(lambda pid=pid: is_gone(pid), 2)
+        await_gone(pid, 2)
 
 
 def test_a_frozen_server_cannot_hold_the_caller(
@@ -199,7 +203,7 @@ def test_a_frozen_server_cannot_hold_the_caller(
         local_sshd.resume()
     # The signal was on its way all the time.
     for pid in found:
-        await_true(lambda pid=pid: is_gone(pid), 5)
+        await_gone(pid, 5)
     assert conn.run("echo fine").stdout == "fine\n"
 
 
@@ -251,7 +255,7 @@ def test_plain_mode_ends_processes_too(
     with pytest.raises(holdfast.CommandTimeout):
         conn.run(BUSY.format(file=file), timeout=2)
     for pid in pids(file):
-        await_true(lambda pid=pid: is_gone(pid), 3)
+        await_gone(pid, 3)
 
 
 @pytest.mark.parametrize("round_", range(15))

@@ -91,10 +91,6 @@ def test_the_python_of_the_manual_runs(name: str, cluster1: LocalSshd) -> None:
     assert cluster1.logins() == {"guide.md": 2, "settings.md": 0, "testing.md": 0}[name]
 
 
-@pytest.mark.xfail(
-    raises=subprocess.TimeoutExpired,
-    reason="leaving `with conn.popen('tail -f log')` waits for a command that never ends",
-)
 def test_the_python_of_the_readme_runs(cluster1: LocalSshd) -> None:
     run_page(ROOT / "README.md")
     assert cluster1.logins() == 1

@@ -41,6 +41,7 @@ def start_master(
     config_file: Optional[str] = None,
     options: Options = NOTHING,
     interactive: bool = False,
+    talkative: bool = False,
 ) -> list[str]:
     """A control master that goes to the background once it is authenticated.
 
@@ -48,6 +49,8 @@ def start_master(
     :param persist: seconds it stays without a client; 0 for ever.
     :param log: the file for what ssh has to say, None for its stderr.
     :param interactive: let ssh ask its questions on the terminal.
+    :param talkative: log at DEBUG1 (``-v``). Otherwise what the ssh of a jump host says is lost:
+        ssh_proxy_connect() in sshconnect.c gives it /dev/null, where a master is to persist.
     """
     ours = Options.of(ControlPersist=persist if persist else "yes")
     # A pool of sessions needs no terminal, no forwarded display and no forwards of the user's
@@ -58,6 +61,8 @@ def start_master(
     flags = ["-M", "-N", "-f", "-T", "-S", control_path]
     if log is not None:
         flags += ["-E", log]
+    if talkative:
+        flags.append("-v")
     return _ssh(ssh, destination, config_file, ours + options, flags)
 
 

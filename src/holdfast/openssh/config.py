@@ -81,6 +81,11 @@ class EffectiveConfig:
         return _unless_none(self.get("proxyjump"))
 
     @property
+    def proxied(self) -> bool:
+        """Whether another command makes the connection: a jump host's ssh, or a ProxyCommand."""
+        return self.proxy_jump is not None or _unless_none(self.get("proxycommand")) is not None
+
+    @property
     def control_path(self) -> Optional[str]:
         """The user's own ControlPath, tokens expanded; None if there is none."""
         return _unless_none(self.get("controlpath"))

@@ -8,7 +8,6 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
@@ -31,6 +30,7 @@ from .sweep import PROBE_TIMEOUT, remove_socket, sweep_socket, within
 
 log = logging.getLogger("holdfast")
 
+_LONGEST_LOG = 1024 * 1024  # bytes; a talkative master writes a few lines for each session
 _STOP_TIMEOUT = 5.0  # seconds for a master to take a stop or exit request
 _POLL = 0.05  # seconds between two looks at something that gives no event
 
@@ -43,6 +43,7 @@ class MasterSpec:
     :ivar runtime: the runtime directory. :ivar name: see :func:`control_path.socket_name`.
     :ivar key: see :func:`control_path.connection_key`.
     :ivar user_path: the user's own ControlPath, None if there is none, or not for this purpose.
+    :ivar proxied: it goes through a jump host or another ProxyCommand.
     :ivar persist: seconds a master lives on without a client; 0 for ever.
     :ivar login_timeout: seconds for ssh to log in, and for another process that is at it.
     :ivar stale_timeout: seconds without an answer after which a master of ours is ended.
@@ -57,6 +58,7 @@ class MasterSpec:
     config_file: Optional[str] = None
     options: Options = Options()  # noqa: RUF009  (frozen)
     user_path: Optional[str] = None
+    proxied: bool = False
     persist: int = 600
     login_timeout: float = 60.0
     stale_timeout: float = 30.0
@@ -127,19 +129,10 @@ class ControlMaster:
         """End it now, with its sessions. True if there was one to end; see :meth:`stop`."""
         return self._end(mux_client.terminate)
 
-    def end_dead_link(self) -> bool:
-        """End our master by all means: its server does not answer. True if there was one."""
-        record = self._records.read(self.spec.name)
-        ended = False
-        with suppress(MuxError):
-            ended = self.exit()
-        if record is not None and processes.is_master(record.pid, record.control_path):
-            ended = processes.end(record.pid) or ended
-        return ended
-
     def note_session(self, master: Master) -> None:
         """Remember, for all processes, that this master gives sessions."""
         self._records.note_session(self.spec.name, master.pid)
+        self._records.shorten_log(self.spec.name, _LONGEST_LOG)
 
     def has_given_sessions(self, master: Master) -> bool:
         """Whether any process has had a session of this master."""
@@ -196,6 +189,7 @@ class ControlMaster:
             config_file=spec.config_file,
             options=spec.options,
             interactive=interactive,
+            talkative=spec.proxied and not terminal,
         )
         log.info("login to %s: starting a master on %s", spec.destination, path)
         kind = "open" if interactive else "master"
@@ -207,6 +201,7 @@ class ControlMaster:
                 entry.failed(diagnosis.classify(diagnosis.without_debug(said))[0].value)
                 raise self._login_error(returncode, said, terminal)
             entry.succeeded()
+            self._records.shorten_log(spec.name, 0)
         probe = mux_client.probe(path, PROBE_TIMEOUT)
         if probe.state is not State.ALIVE or probe.pid is None:
             raise self._not_sharing(path, probe, logfile, said)

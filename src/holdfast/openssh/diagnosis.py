@@ -39,6 +39,17 @@ class Kind(Enum):
     OTHER = "other"
 
 
+#: These mean that nobody was logged in.
+NO_LOGIN = frozenset(
+    {
+        Kind.AUTHENTICATION,
+        Kind.HOST_KEY_CHANGED,
+        Kind.HOST_KEY_UNKNOWN,
+        Kind.UNKNOWN_HOST,
+        Kind.UNREACHABLE,
+    }
+)
+
 _TABLE: tuple[tuple[Kind, str], ...] = (
     (Kind.HOST_KEY_CHANGED, r"REMOTE HOST IDENTIFICATION HAS CHANGED|REVOKED HOST KEY"),
     (Kind.HOST_KEY_CHANGED, r"^Host key .* revoked by file"),

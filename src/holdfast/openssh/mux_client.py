@@ -88,6 +88,22 @@ def probe(path: str, timeout: float) -> Probe:
     return Probe(State.FOREIGN, detail=f"unexpected answer {answer}")
 
 
+def has_clients(path: str) -> Optional[bool]:
+    """Whether somebody holds a control connection to this master; None where nobody can tell.
+
+    Linux lists a socket that was accepted under the name that its listener was bound to, which
+    is the path and a dot and 16 characters (see :data:`control_path.MAX_LENGTH`).
+    """
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+            rows = [line.rstrip("\n").split(" ", 7) for line in table]
+    except OSError:
+        return None
+    connected = "03"  # SS_CONNECTED in <linux/net.h>
+    names = (row[7].lstrip(" 0123456789") for row in rows if len(row) > 7 and row[5] == connected)
+    return any(name == path or name.startswith(f"{path}.") for name in names)
+
+
 def stop_listening(path: str, timeout: float) -> None:
     """Drain: no new sessions, and the master ends after the last. :raises MuxError: it did not."""
     _command(path, mux_protocol.stop_listening(_REQUEST_ID), timeout)

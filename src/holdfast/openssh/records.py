@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import secrets
 import stat
 from contextlib import suppress
@@ -73,6 +74,13 @@ class Records:
 
     def has_given_sessions(self, name: str, pid: int) -> bool:
         return read(self._runtime / f"{name}.used") == str(pid)
+
+    def shorten_log(self, name: str, longest: int) -> None:
+        """Empty the master's log if it has more bytes; the master appends and does not mind."""
+        path = self._runtime / f"{name}.log"
+        with suppress(OSError):
+            if path.stat().st_size > longest:
+                os.truncate(path, 0)
 
     def forget(self, name: str) -> None:
         for suffix in (".json", ".log", ".used", ".lock"):
