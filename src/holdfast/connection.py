@@ -19,6 +19,7 @@ from .link import Link
 from .openssh.options import Value
 from .openssh.quoting import Word, remote_command
 from .pipes import Stream
+from .ready import ready_sessions
 from .remote_process import Completed, RemoteProcess
 from .settings import Settings
 
@@ -41,6 +42,7 @@ class Stats:
     :ivar commands: commands and transfers of this object. :ivar reuses: those that needed no login.
     :ivar sessions_open: sessions of this object under way. :ivar waiting: for a session.
     :ivar refused: sessions that the server has refused (and that were tried again).
+    :ivar ready_hits, ready_misses: commands that found a session opened ahead of time, or did not.
     :ivar bytes_sent, bytes_received: of the streams of ``run``.
     """
 
@@ -53,6 +55,8 @@ class Stats:
     sessions_open: int = 0
     waiting: int = 0
     refused: int = 0
+    ready_hits: int = 0
+    ready_misses: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
 
@@ -159,12 +163,15 @@ class Connection:
             login_failures=sum(1 for login in logins if login.ok is False),
             sessions_open=link.gate.open,
             waiting=link.gate.waiting,
+            ready_hits=ready_sessions(link).hits,
+            ready_misses=ready_sessions(link).misses,
             **asdict(link.counts),
         )
 
     def close(self) -> None:
         """This process is done with the connection; the master lives on for others."""
         self._closed = True
+        ready_sessions(self._link).drop()
 
     def disconnect(self, drain: bool = True) -> bool:
         """End the master. True if there was one of ours to end.
@@ -173,6 +180,7 @@ class Connection:
 
         :param drain: let running sessions finish; False ends them, too.
         """
+        ready_sessions(self._link).drop()
         master = self._link.control_master()
         return master.stop() if drain else master.exit()
 

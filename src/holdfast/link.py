@@ -74,6 +74,7 @@ class Link:
         self.ledger = LoginLedger(self.runtime)
         self.gate = SessionGate()
         self.shell = ""  # the account's login shell, once a command has told it
+        self.round_trip = 0.0  # seconds, about the least that was seen lately; 0 is unknown
         self._sessions_of = 0  # the pid of the master that has last given us a session
         self.without_sftp = False
         self._counts = Counts()
@@ -159,6 +160,10 @@ class Link:
     def session_options(self) -> Options:
         """For a session on a live master."""
         return self._configured().overrides() + self.options
+
+    def note_round_trip(self, seconds: float) -> None:
+        """A session took so long to open: a round trip, and what the server needed."""
+        self.round_trip = seconds if not self.round_trip else min(seconds, self.round_trip * 1.1)
 
     def learn_shell(self, who: Optional[Identity]) -> None:
         """A command has told its login shell."""

@@ -73,12 +73,15 @@ def marked(command: str, nonce: str, *, shell: str = "", to_stderr: bool = True)
 class MarkedPipe(io.RawIOBase):
     """The reading end of a pipe whose stream holds the line of :func:`marked`; it does not come out.
 
-    What rc files print before the line is kept. Safe for a reader and a caller of
+    What rc files print before the line is kept, or set aside. Safe for a reader and a caller of
     :meth:`identity` in two threads.
     """
 
-    def __init__(self, descriptor: int, nonce: str) -> None:
+    def __init__(self, descriptor: int, nonce: str, *, set_aside: bool = False) -> None:
+        """:param set_aside: what comes before the line does not come out; it is in ``before``."""
         super().__init__()
+        self.before = b""
+        self._set_aside = set_aside
         self._descriptor = descriptor
         self._word = nonce.encode() + b" "
         self._held = b""  # read, not yet given: the line is in it or may begin in it
@@ -146,6 +149,8 @@ class MarkedPipe(io.RawIOBase):
         """How much of what is held may be given."""
         if not self._searching:
             return len(self._held)
+        if self._set_aside:
+            return 0
         start = self._held.find(self._word)
         if start >= 0:
             return start  # the rest of the line is on its way
@@ -162,8 +167,12 @@ class MarkedPipe(io.RawIOBase):
         end = self._held.find(b"\n", start) if start >= 0 else -1
         if end >= 0:
             self._found = _parse(self._held[start + len(self._word) : end])
-            self._held = self._held[:start] + self._held[end + 1 :]
+            before, self._held = self._held[:start], self._held[end + 1 :]
             self._searching = False
+            if self._set_aside:
+                self.before = before
+            else:
+                self._held = before + self._held
         elif not data:
             self._searching, self._at_end = False, True
 

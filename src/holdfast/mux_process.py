@@ -15,6 +15,7 @@ class MuxProcess(RemoteProcess):
     """:param session: has started. :param pipes: its streams.
     :param master_lives: whether the session's own master still answers.
     :param on_end: called once, when the session has ended.
+    :param certainly_started: False for a ready session: its shell may not have read the command.
     """
 
     def __init__(
@@ -26,12 +27,15 @@ class MuxProcess(RemoteProcess):
         signaller: Signaller,
         master_lives: Callable[[], bool],
         on_end: Callable[[], None],
+        *,
+        certainly_started: bool = True,
     ) -> None:
         super().__init__(args, destination, pipes, signaller)
         self._session = session
         self._master_lives = master_lives
         self._on_end = on_end
         self._let_go = False
+        self._certainly_started = certainly_started
 
     def carrier_ended(self, timeout: Optional[float] = 0) -> bool:
         return self._session.read(timeout)
@@ -50,4 +54,4 @@ class MuxProcess(RemoteProcess):
         # A death by a signal and a dying master look the same from here; so ask the master.
         if not self._let_go and self._master_lives():
             return Verdict(by_signal=True)
-        return Verdict(lost=True, started=True)
+        return Verdict(lost=True, started=True if self._certainly_started else None)

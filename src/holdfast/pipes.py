@@ -25,12 +25,23 @@ class Pipes:
 
     :param nonce: of :func:`marker.marked`; the line is taken out of a pipe of its own, which is
         put between where none was asked for.
+    :param set_aside: the line is in stdout and stderr, and what comes before it does not come out;
+        all three are pipes.
     :ivar theirs: descriptors of stdin, stdout and stderr for the master.
     :ivar ours: the files at our ends, None where no pipe was asked for.
     :ivar marked: the pipe that holds the line; None without a nonce.
     """
 
-    def __init__(self, stdin: Stream, stdout: Stream, stderr: Stream, nonce: str = "") -> None:
+    def __init__(
+        self,
+        stdin: Stream,
+        stdout: Stream,
+        stderr: Stream,
+        nonce: str = "",
+        *,
+        set_aside: bool = False,
+    ) -> None:
+        self._set_aside = set_aside
         self._owned: list[int] = []
         self._nonce = nonce
         self._relay: Optional[int] = None
@@ -57,6 +68,13 @@ class Pipes:
                 target=_relay, args=(self.marked, target), daemon=True, name="holdfast-relay"
             ).start()
 
+    def close_stdin(self) -> None:
+        """The end of the input."""
+        stdin, self.ours[0] = self.ours[0], None
+        if stdin is not None:
+            with suppress(OSError):
+                stdin.close()
+
     def close_theirs(self) -> None:
         """Once the master has its copies: or the ends of the streams would never come."""
         for descriptor in self._owned:
@@ -76,14 +94,17 @@ class Pipes:
 
     def _add(self, number: int, stream: Stream) -> None:
         ours: Optional[IO[bytes]] = None
-        marked = self._nonce != "" and number == (2 if self.marker_to_stderr else 1)
+        marked = self._nonce != "" and (
+            number == (2 if self.marker_to_stderr else 1) or (self._set_aside and number > 0)
+        )
         if stream == subprocess.PIPE:
             reading, writing = os.pipe()
             theirs, mine = (reading, writing) if number == 0 else (writing, reading)
             self._owned.append(theirs)
             if marked:
-                self.marked = MarkedPipe(mine, self._nonce)
-                ours = io.BufferedReader(self.marked, _BUFFER)
+                pipe = MarkedPipe(mine, self._nonce, set_aside=self._set_aside)
+                self.marked = self.marked or pipe
+                ours = io.BufferedReader(pipe, _BUFFER)
             else:
                 ours = os.fdopen(mine, "wb" if number == 0 else "rb")
         elif marked:

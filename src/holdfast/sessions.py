@@ -21,6 +21,7 @@ from .openssh.diagnosis import Verdict
 from .openssh.mux_client import Session, SessionNotOpened
 from .openssh.sweep import PROBE_TIMEOUT
 from .pipes import Pipes, Stream
+from .ready import Ready, ready_sessions
 from .remote_kill import RemoteSignaller
 from .remote_process import RemoteProcess
 from .ssh_process import SshProcess
@@ -71,6 +72,7 @@ def start(
         except SessionNotOpened as error:
             if error.refused:
                 link.count(refused=1)
+                ready_sessions(link).refused()
                 patience.refused(master)
                 continue
             if error.started is None:
@@ -179,16 +181,22 @@ def _shared(
 ) -> RemoteProcess:
     """A session on the control socket. The caller's place at the gate is its own now."""
     pipes: Optional[Pipes] = None
+    given = _ready_session(link, remote, streams, master)
     try:
-        pipes, line = _with_marker(link, remote, streams)
-        session = Session.open(
-            master.control_path,
-            os.fsencode(line),
-            pipes.theirs,
-            math.inf if deadline is None else deadline,
-            environment=link.session_environment(),
-            agent=link.forwards_agent(),
-        )
+        if given is not None:
+            session, pipes = given.session, given.pipes
+        else:
+            pipes, line = _with_marker(link, remote, streams)
+            began = time.monotonic()
+            session = Session.open(
+                master.control_path,
+                os.fsencode(line),
+                pipes.theirs,
+                math.inf if deadline is None else deadline,
+                environment=link.session_environment(),
+                agent=link.forwards_agent(),
+            )
+            link.note_round_trip(time.monotonic() - began)
     except BaseException as error:
         link.gate.leave(refused=isinstance(error, SessionNotOpened) and error.refused)
         if pipes is not None:
@@ -209,6 +217,8 @@ def _shared(
         link.gate.leave()
         link.learn_shell(pipe.found if pipe else None)
 
+    if link.counts.commands:  # a process with one command only needs none
+        ready_sessions(link).prepare(master)
     return MuxProcess(
         args,
         link.name,
@@ -217,7 +227,20 @@ def _shared(
         RemoteSignaller(link),
         lambda: mux_client.probe(master.control_path, PROBE_TIMEOUT).pid == master.pid,
         on_end,
+        certainly_started=given is None,
     )
+
+
+def _ready_session(link: Link, remote: str, streams: Streams, master: Master) -> Optional[Ready]:
+    """A session opened ahead of time, if there is one and the streams are pipes."""
+    stdin, stdout, stderr = streams
+    pipe = subprocess.PIPE
+    if stdin not in (pipe, subprocess.DEVNULL) or (stdout, stderr) != (pipe, pipe):
+        return None
+    ready = ready_sessions(link).take(master, remote)
+    if ready is not None and stdin == subprocess.DEVNULL:
+        ready.pipes.close_stdin()
+    return ready
 
 
 def _with_marker(link: Link, remote: str, streams: Streams) -> tuple[Pipes, str]:

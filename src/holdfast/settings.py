@@ -22,6 +22,7 @@ VARIABLES = {
     "session_timeout": "HOLDFAST_SESSION_TIMEOUT",
     "stale_timeout": "HOLDFAST_STALE_TIMEOUT",
     "track_processes": "HOLDFAST_TRACK_PROCESSES",
+    "ready_sessions": "HOLDFAST_READY_SESSIONS",
 }
 
 
@@ -42,6 +43,8 @@ class Settings:
     :ivar track_processes: commands tell their process id in a line of their own (which does not
         reach the caller), so that a timeout or ^C can end them. False for accounts whose forced
         command wants to see nothing but the command itself.
+    :ivar ready_sessions: a connection in use keeps a session open for the next command, which
+        then costs one round trip instead of two: "on", "off", or "auto", where round trips are slow.
     :ivar stale_timeout: seconds after which a master of ours that answers nothing is ended.
     """
 
@@ -55,10 +58,15 @@ class Settings:
     session_timeout: float = 600.0
     stale_timeout: float = 30.0
     track_processes: bool = True
+    ready_sessions: str = "auto"
 
     def __post_init__(self) -> None:
         if self.fallback not in ("plain", "never"):
             raise ConfigError(f"fallback is {self.fallback!r}; it can be plain or never")
+        if self.ready_sessions not in ("auto", "on", "off"):
+            raise ConfigError(
+                f"ready_sessions is {self.ready_sessions!r}; it can be auto, on or off"
+            )
         for name in ("login_timeout", "session_timeout", "stale_timeout"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -127,6 +135,7 @@ _TYPES: Mapping[str, type] = {
     "session_timeout": float,
     "stale_timeout": float,
     "track_processes": bool,
+    "ready_sessions": str,
 }
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from holdfast.openssh.login_ledger import LoginLedger
 
+
 def test_twenty_commands_and_files_are_one_login_on_each(
     bastion: Server, inner: Server, connect: Connect, ledger: LoginLedger, tmp_path: Path
 ) -> None:

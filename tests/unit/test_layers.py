@@ -22,7 +22,7 @@ LAYERS = [
     ["hosts", "ssh_include"],
     ["pipes", "exchange"],
     ["remote_process", "link"],
-    ["remote_kill"],
+    ["remote_kill", "ready"],
     ["ssh_process", "mux_process"],
     ["sessions"],
     ["transfer"],

@@ -35,6 +35,7 @@ def test_every_variable_is_read(name: str, file: Path) -> None:
         "runtime_dir": ("/run/x", "/run/x"),
         "control_persist": ("0", 0),
         "track_processes": ("no", False),
+        "ready_sessions": ("off", "off"),
     }.get(name, ("2.5", 2.5))
     assert getattr(Settings.load(environ={VARIABLES[name]: text}, file=file), name) == value
 

@@ -167,12 +167,12 @@ class Session:
     order, then the end of the control connection; only then is everything written that will be.
     """
 
-    def __init__(self, sock: socket.socket, decoder: Decoder) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._decoder = decoder
+        self._decoder = Decoder()
         self.status: Optional[int] = None
+        self.opened = False
         self.ended = False
-        self._take(b"")  # the exit message may have come together with the answer
 
     @classmethod
     def open(
@@ -185,13 +185,30 @@ class Session:
         environment: Sequence[bytes] = (),
         agent: bool = False,
     ) -> Session:
-        """Start a command. One round trip to the server.
+        """:meth:`request` and :meth:`await_opened`: one round trip to the server."""
+        session = cls.request(
+            path, command, descriptors, deadline, environment=environment, agent=agent
+        )
+        session.await_opened(deadline)
+        return session
+
+    @classmethod
+    def request(
+        cls,
+        path: str,
+        command: bytes,
+        descriptors: Sequence[int],
+        deadline: float,
+        *,
+        environment: Sequence[bytes] = (),
+        agent: bool = False,
+    ) -> Session:
+        """Ask for a session that runs a command; does not wait for the server.
 
         :param descriptors: stdin, stdout and stderr for the master, which makes them non-blocking:
             never somebody else's. The caller closes its copies.
-        :param deadline: of time.monotonic().
-        :raises SessionNotOpened: with what is known. :raises TimeoutError: at the deadline; the
-            command may have started.
+        :param deadline: of time.monotonic(), for the master to read the request.
+        :raises SessionNotOpened: nothing has started.
         """
         packet = mux_protocol.new_session(
             _REQUEST_ID, command, environment=environment, agent=agent
@@ -200,8 +217,6 @@ class Session:
             sock = connect(path, deadline)
         except OSError as error:
             raise SessionNotOpened(f"control socket {path}: {error}") from None
-        decoder = Decoder()
-        sent = False
         try:
             # All of it back to back: a master waits for the descriptors and serves nobody else
             # meanwhile. It wants one message for each, with one byte of data.
@@ -209,26 +224,43 @@ class Session:
             for descriptor in descriptors:
                 rights = array.array("i", [descriptor])
                 sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-            sent = True
-            reply = _reply(sock, decoder, deadline)
         except (TimeoutError, socket.timeout):
             sock.close()
-            if sent:
-                raise TimeoutError("no session in time") from None
             raise SessionNotOpened("the master does not read its control socket") from None
-        except BaseException as error:
+        except OSError as error:
             sock.close()
-            if not isinstance(error, (OSError, EOFError, ProtocolError)):
-                raise
-            # A master that is leaving closes before it answers; only what it has read may run.
-            raise SessionNotOpened(
-                f"control socket {path}: {error or type(error).__name__}",
-                started=None if sent else False,
-            ) from None
+            raise SessionNotOpened(f"control socket {path}: {error}") from None
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock)
+
+    def await_opened(self, deadline: float) -> None:
+        """Wait until the server has given the session.
+
+        :raises SessionNotOpened: with what is known. :raises TimeoutError: at the deadline; the
+            command may have started. In both cases the session is closed.
+        """
+        if self.opened:
+            return
+        try:
+            reply = _reply(self._sock, self._decoder, deadline)
+        except (TimeoutError, socket.timeout):
+            self.close()
+            raise TimeoutError("no session in time") from None
+        except (OSError, EOFError, ProtocolError) as error:
+            # A master that is leaving closes before it answers; what it has read may run.
+            self.close()
+            raise SessionNotOpened(f"the master left: {error}", started=None) from None
+        except BaseException:
+            self.close()
+            raise
         if isinstance(reply, SessionOpened):
-            sock.settimeout(None)
-            return cls(sock, decoder)
-        sock.close()
+            self.opened = True
+            self._sock.settimeout(None)
+            self._take(b"")  # the exit message may have come together with the answer
+            return
+        self.close()
         if isinstance(reply, Refused):
             raise SessionNotOpened(reply.reason, refused=True)
         raise SessionNotOpened(f"unexpected answer {reply}", started=None)
