@@ -27,6 +27,7 @@ from .errors import (
 )
 from .remote_process import Completed, RemoteProcess
 from .settings import Settings
+from .shell import Shell
 
 __version__ = "0.1.0.dev0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "SchedulerError",
     "SessionRefused",
     "Settings",
+    "Shell",
     "Stats",
     "TransferFailed",
     "close_all_connections",

@@ -22,6 +22,7 @@ from .pipes import Stream
 from .ready import ready_sessions
 from .remote_process import Completed, RemoteProcess
 from .settings import Settings
+from .shell import Shell
 
 #: Seconds after a timeout or ^C until the caller goes on, whatever the network does.
 _END_PATIENCE = 0.9
@@ -298,6 +299,18 @@ class Connection:
         remote = remote_command(command, cwd=cwd, env=env)
         self._require_open()
         return sessions.start(self._link, command, remote, (stdin, stdout, stderr), tty=pty)
+
+    def shell(self) -> Shell:
+        """One session kept open as a worker, for polling and for many small commands.
+
+        >>> with conn.shell() as shell:        # doctest: +SKIP
+        ...     shell.run("squeue --me")
+
+        A command in it costs one round trip. It needs a session of the server for as long as it is
+        open. Raises as :meth:`run`.
+        """
+        self._require_open()
+        return Shell(self._link)
 
     # --- files ----------------------------------------------------------------------------
 

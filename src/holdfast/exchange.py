@@ -109,7 +109,7 @@ def _by_poll(
                     ended = True
             elif descriptor in readers:
                 stream, sink = readers[descriptor]
-                chunk = _read(stream)
+                chunk = read_below_buffer(stream)
                 if chunk is None:
                     continue
                 if chunk:
@@ -136,7 +136,7 @@ def _by_poll(
     return True
 
 
-def _read(stream: IO[bytes]) -> Optional[bytes]:
+def read_below_buffer(stream: IO[bytes]) -> Optional[bytes]:
     """One read below the buffer. None: nothing to give yet; empty: the end."""
     raw = getattr(stream, "raw", stream)
     return raw.read_available() if isinstance(raw, MarkedPipe) else os.read(raw.fileno(), _CHUNK)
@@ -177,7 +177,7 @@ def _by_threads(
 def _drain(stream: IO[bytes], sink: Sink) -> None:
     with stream:
         while True:
-            chunk = _read(stream)
+            chunk = read_below_buffer(stream)
             if chunk == b"":
                 return
             if chunk:

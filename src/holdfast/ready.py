@@ -27,7 +27,7 @@ from .link import Link, log
 from .marker import new_nonce
 from .openssh.control_master import Master
 from .openssh.mux_client import Session, SessionNotOpened
-from .openssh.quoting import quote
+from .openssh.quoting import quote, single_quoted
 from .pipes import Pipes
 
 #: Seconds that a ready session is kept without use.
@@ -71,11 +71,9 @@ class Template:
         words = " ".join(quote(word) for word in self.environment)
         # Back to where sshd starts it: the waiting shell's rc files may have gone elsewhere.
         home = next((word[5:] for word in self.environment if word.startswith("HOME=")), "/")
-        return f"cd {quote(home)}; exec env -i {words} {quote(self.shell)} -c {_posix(command)}"
-
-
-def _posix(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
+        return (
+            f"cd {quote(home)}; exec env -i {words} {quote(self.shell)} -c {single_quoted(command)}"
+        )
 
 
 @dataclass

@@ -25,7 +25,7 @@ LAYERS = [
     ["remote_kill", "ready"],
     ["ssh_process", "mux_process"],
     ["sessions"],
-    ["transfer"],
+    ["shell", "transfer"],
     ["connection"],
     ["connection_cache"],
     ["__init__"],

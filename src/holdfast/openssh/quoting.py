@@ -86,11 +86,11 @@ def remote_command(
     if isinstance(command, str):
         if not command.strip() or "\0" in command:
             raise ConfigError("the command is empty or holds a NUL")
-        line = _enter(cwd) + command
+        line = enter(cwd) + command
         if env:
             # A variable must reach every part of the string, in whatever shell reads it: that
             # shell starts again under env(1), and reads its rc files again.
-            line = _for_any_shell(f'exec env {_assignments(env)} "$SHELL" -c {quote(line)}')
+            line = _for_any_shell(f'exec env {assignments(env)} "$SHELL" -c {quote(line)}')
         return line
     if not command:
         raise ConfigError("the command is empty")
@@ -101,11 +101,20 @@ def remote_command(
     if env:
         if "=" in first:
             raise ConfigError(f"env(1) would read {first} as a variable; run it without env")
-        line = f"exec env {_assignments(env)} {line}"
-    return _enter(cwd) + _for_any_shell(line)
+        line = f"exec env {assignments(env)} {line}"
+    return enter(cwd) + _for_any_shell(line)
 
 
-def _enter(cwd: Optional[Word]) -> str:
+def single_quoted(text: str) -> str:
+    """One word for POSIX shells alone, whatever is in it."""
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def enter(cwd: Optional[Word]) -> str:
+    """What goes to a directory or ends the shell with status 1, for any shell.
+
+    :raises ConfigError: as :func:`remote_command`.
+    """
     if cwd is None:
         return ""
     where = os.fsdecode(cwd)
@@ -118,7 +127,8 @@ def _enter(cwd: Optional[Word]) -> str:
     return f"cd {quote_path(target)} || exec /bin/sh -c 'exit 1'\n"
 
 
-def _assignments(env: Mapping[str, str]) -> str:
+def assignments(env: Mapping[str, str]) -> str:
+    """``NAME=value`` words, quoted. :raises ConfigError: a name that no shell takes."""
     return " ".join(quote(_assignment(name, value)) for name, value in env.items())
 
 
