@@ -63,7 +63,7 @@ class Goal:
         return self.figure >= self.limit if self.least else self.figure <= self.limit
 
     def row(self) -> list[str]:
-        verdict = {True: "yes", False: f"**no**, {self._miss()}", None: "not measured"}[self.met]
+        verdict = "not measured" if self.met is None else "yes" if self.met else self._miss()
         shown = "-" if self.figure is None else f"{_short(self.figure)} {self.unit}"
         return [
             self.words,
@@ -76,7 +76,7 @@ class Goal:
         assert self.figure is not None
         short, over = self.limit - self.figure, self.figure - self.limit
         share = (short if self.least else over) / self.limit
-        return f"by {share:.0%}" if share >= 0.005 else "barely"
+        return f"**no**, by {share:.0%}" if share >= 0.005 else "**no**, barely"
 
 
 def goals(results: Results) -> list[Goal]:

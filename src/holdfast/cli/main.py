@@ -23,14 +23,17 @@ VERBS = {
     "doctor": "what works, what does not, and what to do",
     "open": "log in, on this terminal if need be, and keep the connection open",
     "run": "run a command: its output, its stdin, its exit status",
+    "shell": "a shell of your own there, or a command that wants a terminal",
     "put": "copy a file or directory there",
     "get": "copy a file or directory here",
+    "forward": "ports of one side that lead to the other",
     "ls": "the connections that are open",
     "check": "whether a connection is open",
     "close": "end a connection",
     "clean": "remove what dead connections have left",
     "hosts": "list and edit the hosts of ~/.ssh/config",
     "config": "the settings in force; share connections with plain ssh, scp, rsync and git",
+    "bench": "what a command costs on a host of yours, against an ssh process each",
 }
 
 FAILED = 255  # as ssh(1): not a status of the remote command
