@@ -25,6 +25,7 @@ from .errors import (
     SessionRefused,
     TransferFailed,
 )
+from .forwards import Forward
 from .remote_process import Completed, RemoteProcess
 from .settings import Settings
 from .shell import Shell
@@ -40,6 +41,7 @@ __all__ = [
     "Connection",
     "ConnectionFailed",
     "ConnectionLost",
+    "Forward",
     "HoldfastError",
     "HostKeyRejected",
     "HostUnreachable",

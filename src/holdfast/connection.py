@@ -10,12 +10,14 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
-from . import sessions, transfer
+from . import forwards, sessions, terminal, transfer
 from .errors import CommandTimeout, ConfigError, HoldfastError, MultiplexingUnsupported
 from .exchange import exchange
+from .forwards import Forward
 from .link import Link
+from .openssh import forwarding
 from .openssh.options import Value
 from .openssh.quoting import Word, remote_command
 from .pipes import Stream
@@ -23,6 +25,9 @@ from .ready import ready_sessions
 from .remote_process import Completed, RemoteProcess
 from .settings import Settings
 from .shell import Shell
+
+if TYPE_CHECKING:
+    import pexpect
 
 #: Seconds after a timeout or ^C until the caller goes on, whatever the network does.
 _END_PATIENCE = 0.9
@@ -145,7 +150,7 @@ class Connection:
         :param deep: also run ``true`` on the far side. :param timeout: seconds for that.
         """
         shared = self._link.why_no_sharing() is None
-        alive = shared and self._link.control_master().find() is not None
+        alive = shared and self._link.control_master().answers()
         if not deep or (shared and not alive):
             return alive
         try:
@@ -170,8 +175,12 @@ class Connection:
         )
 
     def close(self) -> None:
-        """This process is done with the connection; the master lives on for others."""
+        """This process is done with the connection; the master lives on for others.
+
+        Its forwards are closed.
+        """
         self._closed = True
+        forwards.close_all(self._link)
         ready_sessions(self._link).drop()
 
     def disconnect(self, drain: bool = True) -> bool:
@@ -179,7 +188,8 @@ class Connection:
 
         A master that was found on the user's own ControlPath is never ended: False.
 
-        :param drain: let running sessions finish; False ends them, too.
+        :param drain: let running sessions finish, and forwards until they are closed; False ends
+            them, too.
         """
         ready_sessions(self._link).drop()
         master = self._link.control_master()
@@ -311,6 +321,95 @@ class Connection:
         """
         self._require_open()
         return Shell(self._link)
+
+    # --- terminals ------------------------------------------------------------------------
+
+    def interact(self, command: Optional[Command] = None) -> int:
+        """Put this process's terminal on a remote command, as ``ssh -t`` does, until it ends.
+
+        Keys, ^C and the size of the window go to the far side; the terminal is put back as it was.
+        In plain mode ssh logs in on the terminal, and may ask what it has to ask.
+
+        :param command: as for :meth:`run`; None for the login shell.
+        :returns: the exit status; -1 if a signal or a hangup ended it (plain mode: 255).
+        :raises ConnectionLost: :raises ConnectionFailed: and its kinds.
+        :raises SessionRefused: the server gave no session within ``session_timeout``.
+        """
+        self._require_open()
+        return terminal.interact(self._link, None if command is None else remote_command(command))
+
+    def spawn(self, command: Optional[Command] = None, **arguments: Any) -> pexpect.spawn[Any]:
+        """A pexpect child whose terminal is that of a remote command; it has its session.
+
+        What to expect and to send is pexpect's; ``child.exitstatus`` is the remote one, 255 also
+        after a signal or a lost connection. ``child.close()`` hangs up.
+
+        :param command: as for :meth:`run`; None for the login shell.
+        :param arguments: for ``pexpect.spawn``: ``encoding``, ``timeout`` (seconds),
+            ``dimensions`` (rows, columns), ... ``cwd`` and ``env`` are those of ssh, on this side.
+        :raises: as :meth:`interact`. In plain mode, one login without a human.
+        """
+        self._require_open()
+        remote = None if command is None else remote_command(command)
+        return terminal.spawn(self._link, remote, arguments)
+
+    # --- forwards -------------------------------------------------------------------------
+
+    def forward_local(
+        self,
+        local_port: Union[int, str],
+        remote_host: str,
+        remote_port: Optional[int] = None,
+        *,
+        bind: str = "127.0.0.1",
+    ) -> Forward:
+        """Listen here, and lead connections to a host that the far side reaches, as ``ssh -L``.
+
+        Every user of this machine can connect to a port; a unix socket is yours alone. Whether the
+        server permits it (AllowTcpForwarding) shows on use only: connections are closed at once.
+
+        :param local_port: 0 for any free one, which is the ``port`` of the result; or the path of
+            a unix socket, which must not exist.
+        :param remote_host: as the far side knows it; or the path of a unix socket there.
+        :param remote_port: with a host. :param bind: the address to listen on; "*" for every one.
+        :raises ConfigError: a port, host or path cannot be right, or is in use on this machine.
+        :raises ConnectionFailed: and its kinds. :raises ConnectionLost: it does not answer.
+        """
+        wanted = forwarding.local(local_port, remote_host, remote_port, bind)
+        self._require_open()
+        return forwards.open_forward(self._link, wanted)
+
+    def forward_remote(
+        self,
+        remote_port: Union[int, str],
+        local_host: str,
+        local_port: Optional[int] = None,
+        *,
+        bind: str = "",
+    ) -> Forward:
+        """Listen there, and lead connections to a host that this side reaches, as ``ssh -R``.
+
+        :param remote_port: 0 lets the server choose, see the ``port`` of the result; or the
+            absolute path of a unix socket there, which must not exist.
+        :param local_host: or the path of a unix socket here. :param local_port: with a host.
+        :param bind: the address to listen on; the server decides (GatewayPorts), and it is
+            loopback by default.
+        :raises SessionRefused: the server does not listen there: the port is taken, or it forbids
+            forwards. :raises: else as :meth:`forward_local`.
+        """
+        wanted = forwarding.remote(remote_port, local_host, local_port, bind)
+        self._require_open()
+        return forwards.open_forward(self._link, wanted)
+
+    def forward_dynamic(self, port: int, *, bind: str = "127.0.0.1") -> Forward:
+        """A SOCKS proxy here, whose connections are made from the far side, as ``ssh -D``.
+
+        :param port: 0 for any free one. :param bind: the address to listen on.
+        :raises: as :meth:`forward_local`.
+        """
+        wanted = forwarding.dynamic(port, bind)
+        self._require_open()
+        return forwards.open_forward(self._link, wanted)
 
     # --- files ----------------------------------------------------------------------------
 

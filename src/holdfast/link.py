@@ -74,6 +74,7 @@ class Link:
         self.ledger = LoginLedger(self.runtime)
         self.gate = SessionGate()
         self.shell = ""  # the account's login shell, once a command has told it
+        self._master: Optional[tuple[MasterSpec, Master]] = None
         self.round_trip = 0.0  # seconds, about the least that was seen lately; 0 is unknown
         self._sessions_of = 0  # the pid of the master that has last given us a session
         self.without_sftp = False
@@ -118,8 +119,12 @@ class Link:
         if reason:
             self.fall_back(reason)
             return None
+        spec = self._resolved()
+        known = self._master
+        if known is not None and known[0] is spec:
+            return known[1]
         try:
-            return self.control_master().ensure(math.inf if deadline is None else deadline)
+            master = ControlMaster(spec).ensure(math.inf if deadline is None else deadline)
         except MultiplexingUnsupported as error:
             self.fall_back(str(error))
             return None
@@ -127,6 +132,13 @@ class Link:
             if deadline is not None and time.monotonic() >= deadline:
                 raise subprocess.TimeoutExpired("ssh", 0.0) from None
             raise
+        # The next one takes it as it is: a session asks the master first whether it is there.
+        self._master = spec, replace(master, started=False)
+        return master
+
+    def forget_master(self) -> None:
+        """The master is not what it was: look again next time."""
+        self._master = None
 
     def why_no_sharing(self) -> Optional[str]:
         """Why commands go through plain ssh; None if they share a master."""
@@ -152,14 +164,14 @@ class Link:
         """The master has given a session: a refusal means that it is full, from now on."""
         if self._sessions_of != master.pid or self._counts.commands % _NOTE_EVERY == 0:
             self._sessions_of = master.pid
-            self.control_master().note_session(master)
+            ControlMaster(self._spec).note_session(master)
 
     def has_given_sessions(self, master: Master) -> bool:
         return self._sessions_of == master.pid or self.control_master().has_given_sessions(master)
 
     def session_options(self) -> Options:
         """For a session on a live master."""
-        return self._configured().overrides() + self.options
+        return self._current().overrides() + self.options
 
     def note_round_trip(self, seconds: float) -> None:
         """A session took so long to open: a round trip, and what the server needed."""
@@ -172,11 +184,11 @@ class Link:
 
     def session_environment(self) -> list[bytes]:
         """What SendEnv and SetEnv of the configuration give to a session."""
-        return self._configured().environment(os.environ)
+        return self._current().environment()
 
     def forwards_agent(self) -> bool:
         """Whether the configuration wants the agent forwarded."""
-        return self._configured().get("forwardagent", "no") not in ("no", "false")
+        return self._current().get("forwardagent", "no") not in ("no", "false")
 
     def login_options(self) -> Options:
         """For a login: the caller's options, and ours where neither they nor the files say."""
@@ -193,6 +205,10 @@ class Link:
             self.runtime
             / f"{records.CLIENT_LOG}{control_path.host_tag()}-{os.getpid()}-{next(_serial)}.log"
         )
+
+    def _current(self) -> config.EffectiveConfig:
+        """The configuration as the last look at it has found it; every command looks once."""
+        return self._config or self._configured()
 
     def _configured(self) -> config.EffectiveConfig:
         """The effective configuration; asked again when a file has changed."""

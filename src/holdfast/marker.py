@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import select
 import threading
 import time
@@ -52,7 +51,7 @@ def is_posix(shell: str) -> bool:
 
 def new_nonce() -> str:
     """A word that no command prints by chance."""
-    return f"holdfast-{secrets.token_hex(8)}"
+    return f"holdfast-{os.urandom(8).hex()}"
 
 
 def marked(command: str, nonce: str, *, shell: str = "", to_stderr: bool = True) -> str:

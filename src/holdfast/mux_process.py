@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -33,7 +34,8 @@ class MuxProcess(RemoteProcess):
         super().__init__(args, destination, pipes, signaller)
         self._session = session
         self._master_lives = master_lives
-        self._on_end = on_end
+        # Called once, at the end or when nobody holds the process any more.
+        self._on_end = weakref.finalize(self, on_end)
         self._let_go = False
         self._certainly_started = certainly_started
 

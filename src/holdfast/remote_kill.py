@@ -10,13 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Optional
 
+from . import aside
 from .link import Link, log
 from .marker import Identity
 from .openssh import command as ssh_command
-from .openssh.control_master import Master
-from .openssh.mux_client import Session, SessionNotOpened
+from .openssh.mux_client import SessionNotOpened
 from .openssh.quoting import remote_command
-from .pipes import Pipes
 
 #: Seconds between TERM and KILL on the far side.
 GRACE = 0.5
@@ -117,27 +116,12 @@ def _over_any_session(link: Link, who: Identity, what: str) -> str:
             # No session is to be had on a master: a login of its own, if nobody has to be asked.
             return _over_a_login(link, script) if who.parent else ""
         try:
-            return _over_the_master(link, master, script, deadline)
+            return _word(aside.output(master, script, deadline))
         except SessionNotOpened as error:
             log.debug("a signal for %s:%d waits: %s", link.name, who.pid, error)
             refusals += 1 if error.refused else 0
             time.sleep(_REFUSED_PAUSE)
     return ""
-
-
-def _over_the_master(link: Link, master: Master, script: str, deadline: float) -> str:
-    pipes = Pipes(subprocess.DEVNULL, subprocess.PIPE, subprocess.DEVNULL)
-    try:
-        session = Session.open(master.control_path, script.encode(), pipes.theirs, deadline)
-        pipes.close_theirs()
-        stdout = pipes.ours[1]
-        assert stdout is not None
-        said = stdout.read()
-        session.close()
-        return said.decode("ascii", "replace").strip()
-    finally:
-        pipes.close_theirs()
-        pipes.close_ours()
 
 
 def _over_a_login(link: Link, script: str) -> str:
@@ -163,4 +147,8 @@ def _over_a_login(link: Link, script: str) -> str:
             entry.failed("lost")
         else:
             entry.succeeded()
-    return done.stdout.decode("ascii", "replace").strip()
+    return _word(done.stdout)
+
+
+def _word(said: bytes) -> str:
+    return said.decode("ascii", "replace").strip()

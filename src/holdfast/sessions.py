@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import subprocess
 import time
 from types import TracebackType
@@ -18,8 +17,7 @@ from .openssh import command as ssh_command
 from .openssh import diagnosis, mux_client, version
 from .openssh.control_master import Master
 from .openssh.diagnosis import Verdict
-from .openssh.mux_client import Session, SessionNotOpened
-from .openssh.sweep import PROBE_TIMEOUT
+from .openssh.mux_client import PROBE_TIMEOUT, Session, SessionNotOpened
 from .pipes import Pipes, Stream
 from .ready import Ready, ready_sessions
 from .remote_kill import RemoteSignaller
@@ -70,6 +68,7 @@ def start(
             else:
                 process = _shared(link, args, remote, streams, master, deadline)
         except SessionNotOpened as error:
+            link.forget_master()
             if error.refused:
                 link.count(refused=1)
                 ready_sessions(link).refused()
@@ -81,6 +80,8 @@ def start(
                     f"whether the command has started is unknown ({error})",
                     started=None,
                 ) from None
+            if deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired("ssh", 0.0) from None
             # The master went away before it had read the request. Nothing has started.
             reconnects += 1
             if reconnects > _RECONNECTS:
@@ -125,7 +126,7 @@ class Patience:
             _judge_refusals(link)
             return
         self._tries += 1
-        link.gate.pause(min(self._left(), pause * random.uniform(0.5, 1.0)))  # noqa: S311
+        link.gate.pause(min(self._left(), pause * _jitter()))
         if self._left() <= 0:  # asked once more now, nobody could tell whether it had started
             self._give_up()
 
@@ -152,6 +153,12 @@ class Patience:
         trace: Optional[TracebackType],
     ) -> None:
         self._link.gate.leave()
+
+
+def _jitter() -> float:
+    from random import uniform  # 3 ms to import, for what only a refusal needs
+
+    return uniform(0.5, 1.0)  # noqa: S311
 
 
 def _judge_refusals(link: Link) -> None:
@@ -211,7 +218,9 @@ def _shared(
             pipes.close_theirs()
     log.debug("session on %s: %.200s", master.control_path, remote)
     pipes.start_relay()
-    pipe = pipes.marked
+    pipe, path = pipes.marked, master.control_path
+    if session.master_pid != master.pid:  # somebody has started it anew
+        link.forget_master()
 
     def on_end() -> None:
         link.gate.leave()
@@ -225,7 +234,7 @@ def _shared(
         session,
         pipes,
         RemoteSignaller(link),
-        lambda: mux_client.probe(master.control_path, PROBE_TIMEOUT).pid == master.pid,
+        lambda: mux_client.probe(path, PROBE_TIMEOUT).pid == session.master_pid,
         on_end,
         certainly_started=given is None,
     )

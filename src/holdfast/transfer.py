@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Optional
 
-from . import sessions
-from .errors import HoldfastError, TransferFailed
+from . import aside, sessions
+from .errors import TransferFailed
 from .link import Link, log
 from .openssh import command, diagnosis, version
+from .openssh.mux_client import SessionNotOpened
 from .openssh.quoting import Word, local_operand, remote_command, scp_operand
 
 _OTHER = diagnosis.Kind.OTHER
@@ -150,20 +152,20 @@ def _with_login(link: Link, scp: Callable[[Optional[str]], _Outcome]) -> _Outcom
 
 
 def _noise(link: Link) -> str:
-    """What the account prints for a command that prints nothing; asked only if it costs no login."""
-    if link.why_no_sharing() or link.control_master().find() is None:
-        return ""
+    """What the account prints for a command that prints nothing."""
     return _output(link, ["true"])
 
 
 def _output(link: Link, words: list[str]) -> str:
-    """The stdout of a small remote command; nothing if it cannot be run."""
-    streams = (subprocess.DEVNULL, subprocess.PIPE, subprocess.DEVNULL)
-    try:
-        with sessions.start(link, words, remote_command(words), streams) as process:
-            return process.communicate(timeout=_ASIDE)[0].decode("utf-8", "replace").strip()
-    except (HoldfastError, subprocess.TimeoutExpired, sessions.OpeningTimeout):
+    """The stdout of a small command on a master that is there; nothing if there is none."""
+    master = None if link.why_no_sharing() else link.control_master().find()
+    if master is None:
         return ""
+    try:
+        said = aside.output(master, remote_command(words), time.monotonic() + _ASIDE)
+    except (SessionNotOpened, TimeoutError):
+        return ""
+    return said.decode("utf-8", "replace").strip()
 
 
 def _refuse_newlines(link: Link, source: str, target: str, fetch: bool) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.openssh import command
+from holdfast.openssh import command, forwarding
 from holdfast.openssh.destination import Destination
 from holdfast.openssh.options import Options
 
@@ -18,6 +18,7 @@ SIX = Destination("::1", "alice", 2222)
 SOCKET = "/run/user/1000/holdfast/s"
 GUARD = ["-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-o", "BatchMode=yes"]
 PLAIN = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "BatchMode=yes"]
+NO_FORWARDS = ["-o", "ClearAllForwardings=yes"]
 ERRORS = ["-o", "LogLevel=ERROR"]
 
 
@@ -67,7 +68,7 @@ def test_start_master_with_a_human_asks_on_the_terminal() -> None:
 
 def test_run_over_master() -> None:
     assert command.run_over_master("ssh", HOST, "a | b", control_path=SOCKET, log="/l") == [
-        *("ssh", "-S", SOCKET, "-T", "-E", "/l", *GUARD),
+        *("ssh", "-S", SOCKET, "-T", "-E", "/l", *GUARD, *NO_FORWARDS),
         *("-o", "LogLevel=DEBUG3", "--", "cluster1", "a | b"),
     ]
 
@@ -83,7 +84,8 @@ def test_run_over_master_with_a_terminal_and_everything() -> None:
         options=Options.of(Compression=True),
         tty=True,
     ) == [
-        *("ssh", "-F", "/c", "-S", SOCKET, "-tt", *GUARD, "-o", "Compression=yes"),
+        *("ssh", "-F", "/c", "-S", SOCKET, "-tt", *GUARD, *NO_FORWARDS),
+        *("-o", "Compression=yes"),
         *("-p", "2222", "--", "alice@::1", "top"),
     ]
 
@@ -105,6 +107,34 @@ def test_control(operation: str) -> None:
     assert command.control("ssh", FULL, operation, control_path=SOCKET, config_file="/c") == [
         *("ssh", "-F", "/c", "-S", SOCKET, "-O", operation),
         *("-p", "2222", "--", "alice@login.example.org"),
+    ]
+
+
+def test_a_login_shell_has_no_command() -> None:
+    assert command.run_over_master("ssh", HOST, None, control_path=SOCKET, log=None, tty=True) == [
+        *("ssh", "-S", SOCKET, "-tt", *GUARD, *NO_FORWARDS, "--", "cluster1")
+    ]
+    assert command.run_plain("ssh", HOST, None, log=None, tty=True, interactive=True) == [
+        *("ssh", "-tt", "-o", "ControlMaster=no", "-o", "ControlPath=none", "--", "cluster1")
+    ]
+
+
+def test_forward_plain() -> None:
+    debug = ["-o", "ExitOnForwardFailure=yes", "-o", "LogLevel=DEBUG1"]
+    assert command.forward_plain("ssh", HOST, forwarding.local(8888, "node17", 80), log="/l") == [
+        *("ssh", "-N", "-T", "-L", "127.0.0.1:8888:node17:80", "-E", "/l", *PLAIN, *debug),
+        *("--", "cluster1"),
+    ]
+    assert command.forward_plain(
+        "ssh",
+        FULL,
+        forwarding.dynamic(1080, bind="::1"),
+        log="/l",
+        config_file="/c",
+        options=Options.of(Compression=True),
+    ) == [
+        *("ssh", "-F", "/c", "-N", "-T", "-D", "[::1]:1080", "-E", "/l", *PLAIN, *debug),
+        *("-o", "Compression=yes", "-p", "2222", "--", "alice@login.example.org"),
     ]
 
 

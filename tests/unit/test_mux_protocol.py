@@ -19,6 +19,7 @@ from holdfast.openssh.mux_protocol import (
     Ok,
     ProtocolError,
     Refused,
+    RemotePort,
     SessionOpened,
 )
 
@@ -61,6 +62,7 @@ REPLIES: list[tuple[bytes, Message]] = [
     (packet(0x80000004, u32(2, 255)), Exited(2, 255)),
     (packet(0x80000005, u32(7, 4711)), Alive(7, 4711)),
     (packet(0x80000006, u32(7, 2)), SessionOpened(7, 2)),
+    (packet(0x80000007, u32(7, 40001)), RemotePort(7, 40001)),
     (packet(0x80000008, u32(2)), NoTerminal(2)),
 ]
 
@@ -120,6 +122,7 @@ def test_a_command_that_the_master_would_not_read_is_refused_here() -> None:
         packet(0x80000003, u32(1, 50) + b"short"),
         packet(0x80000005, u32(1)),
         packet(0x80000004, u32(1)),
+        packet(0x80000007, u32(1)),
         packet(0x7FFFFFFF, u32(1)),
         packet(0x10000004, u32(1)),  # a request is no reply
     ],
@@ -156,3 +159,28 @@ def test_a_reply_that_is_cut_or_changed_gives_a_message_or_a_protocol_error(
 def test_replies_make_the_round_trip(request_id: int, value: int) -> None:
     raw = packet(0x80000005, u32(request_id, value)) + packet(0x80000006, u32(request_id, value))
     assert decode(raw) == [Alive(request_id, value), SessionOpened(request_id, value)]
+
+
+def test_forwards_are_spelled_as_protocol_mux_has_them() -> None:
+    local = mux.open_forward(3, mux.LOCAL, (b"127.0.0.1", 8888), (b"node17", 80))
+    body = u32(3, 1) + string(b"127.0.0.1") + u32(8888) + string(b"node17") + u32(80)
+    assert local == packet(0x10000006, body)
+    remote = mux.close_forward(4, mux.REMOTE, (b"", 0), (b"/run/s", mux.UNIX_PATH))
+    body = u32(4, 2) + string(b"") + u32(0) + string(b"/run/s") + u32(0xFFFFFFFE)
+    assert remote == packet(0x10000007, body)
+    assert mux.DYNAMIC == 3
+
+
+@given(U32, st.sampled_from([1, 2, 3]), st.binary(max_size=300), U32, st.binary(max_size=300), U32)
+def test_any_forward_is_one_packet_that_is_closed_as_it_was_opened(
+    request_id: int, kind: int, here: bytes, port: int, there: bytes, target: int
+) -> None:
+    opened = mux.open_forward(request_id, kind, (here, port), (there, target))
+    closed = mux.close_forward(request_id, kind, (here, port), (there, target))
+    assert struct.unpack_from(">II", opened) == (len(opened) - 4, 0x10000006)
+    assert struct.unpack_from(">II", closed) == (len(closed) - 4, 0x10000007)
+    assert (
+        opened[8:]
+        == closed[8:]
+        == (u32(request_id, kind) + string(here) + u32(port) + string(there) + u32(target))
+    )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from .destination import Destination
+from .forwarding import Forwarding
 from .options import GUARD, PLAIN, Options
 
 NOTHING = Options()
@@ -69,7 +70,7 @@ def start_master(
 def run_over_master(
     ssh: str,
     destination: Destination,
-    remote: str,
+    remote: Optional[str],
     *,
     control_path: str,
     log: Optional[str],
@@ -79,34 +80,59 @@ def run_over_master(
 ) -> list[str]:
     """One session over a live master; fails rather than log in (see :data:`options.GUARD`).
 
-    :param remote: the string for the login shell.
+    The forwards of the configuration stay out: a client would have the master open them, fail if
+    one of their ports is taken, and leave them behind.
+
+    :param remote: the string for the login shell; None for the shell itself.
     :param log: the file that tells afterwards what became of the session.
     """
     flags = ["-S", control_path, "-tt" if tty else "-T"]
-    ours = GUARD
+    ours = GUARD + Options.of(ClearAllForwardings=True)
     if log is not None:
         flags += ["-E", log]
         ours += _LOG_OF_CLIENT
-    return [*_ssh(ssh, destination, config_file, ours + options, flags), remote]
+    line = _ssh(ssh, destination, config_file, ours + options, flags)
+    return line if remote is None else [*line, remote]
 
 
 def run_plain(
     ssh: str,
     destination: Destination,
-    remote: str,
+    remote: Optional[str],
     *,
     log: Optional[str],
     config_file: Optional[str] = None,
     options: Options = NOTHING,
     tty: bool = False,
+    interactive: bool = False,
 ) -> list[str]:
-    """One command over a login of its own."""
+    """One command over a login of its own.
+
+    :param remote: the string for the login shell; None for the shell itself.
+    :param interactive: let ssh ask its questions on the terminal.
+    """
     flags = ["-tt" if tty else "-T"]
-    ours = PLAIN
+    ours = Options.of(ControlMaster=False, ControlPath="none") if interactive else PLAIN
     if log is not None:
         flags += ["-E", log]
         ours += _LOG_OF_PLAIN
-    return [*_ssh(ssh, destination, config_file, ours + options, flags), remote]
+    line = _ssh(ssh, destination, config_file, ours + options, flags)
+    return line if remote is None else [*line, remote]
+
+
+def forward_plain(
+    ssh: str,
+    destination: Destination,
+    forwarding: Forwarding,
+    *,
+    log: str,
+    config_file: Optional[str] = None,
+    options: Options = NOTHING,
+) -> list[str]:
+    """A forward over a login of its own, for as long as the process lives."""
+    flags = ["-N", "-T", forwarding.flag, str(forwarding), "-E", log]
+    ours = PLAIN + Options.of(ExitOnForwardFailure=True) + _LOG_OF_PLAIN
+    return _ssh(ssh, destination, config_file, ours + options, flags)
 
 
 def control(

@@ -6,6 +6,7 @@ Match, tokens and defaults are resolved. It costs 4 to 5 ms and runs ``Match exe
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from pathlib import Path
 from typing import Optional
 
@@ -109,21 +110,17 @@ class EffectiveConfig:
         value = _unless_none(self.get("connecttimeout"))
         return int(value) if value and int(value) > 0 else None
 
-    def environment(self, environ: Mapping[str, str]) -> list[bytes]:
-        """``NAME=value`` for what SendEnv names and SetEnv sets, as ssh would send it."""
-        wanted: list[str] = []
-        for pattern in self.values.get("sendenv", ()):
-            if pattern.startswith("-"):
-                wanted = [known for known in wanted if not fnmatchcase(known, pattern[1:])]
-            else:
-                wanted.append(pattern)
-        items = [
-            f"{name}={value}"
-            for name, value in environ.items()
-            if any(fnmatchcase(name, pattern) for pattern in wanted)
-        ]
-        items += self.values.get("setenv", ())
-        return [os.fsencode(item) for item in items]
+    def environment(self) -> list[bytes]:
+        """``NAME=value`` for what SendEnv names and SetEnv sets, as ssh would send it now."""
+        wanted = _matcher(self.values.get("sendenv", ()))
+        items: list[bytes] = []
+        if wanted is not None:
+            items = [
+                b"%s=%s" % (name, value)
+                for name, value in _environb().items()
+                if wanted.match(name)
+            ]
+        return items + [os.fsencode(item) for item in self.values.get("setenv", ())]
 
     def overrides(self) -> Options:
         """What keeps a command line of ours a command line, whatever the user's files say.
@@ -147,6 +144,26 @@ class EffectiveConfig:
     def identity(self) -> tuple[tuple[str, ...], ...]:
         """What decides the connection, as a value to compare and to hash."""
         return tuple((key, *self.values.get(key, ())) for key in _IDENTITY)
+
+
+@functools.lru_cache(maxsize=64)
+def _matcher(patterns: tuple[str, ...]) -> Optional[re.Pattern[bytes]]:
+    """SendEnv's patterns as one; a ``-`` takes back what stands before it (ssh_config(5))."""
+    wanted: list[str] = []
+    for pattern in patterns:
+        if pattern.startswith("-"):
+            wanted = [known for known in wanted if not fnmatchcase(known, pattern[1:])]
+        else:
+            wanted.append(pattern)
+    if not wanted:
+        return None
+    return re.compile(os.fsencode("|".join(translate(pattern) for pattern in wanted)))
+
+
+def _environb() -> Mapping[bytes, bytes]:
+    if os.supports_bytes_environ:
+        return os.environb
+    return {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
 
 
 def _unless_none(value: str) -> Optional[str]:

@@ -23,10 +23,10 @@ from .errors import (
 )
 from .file_lock import FileLock, LockTimeout
 from .login_ledger import LoginLedger
-from .mux_client import MuxError, Probe, State
+from .mux_client import PROBE_TIMEOUT, MuxError, Probe, State
 from .options import Options
 from .records import Record, Records, read
-from .sweep import PROBE_TIMEOUT, remove_socket, sweep_socket, within
+from .sweep import remove_socket, sweep_socket, within
 
 log = logging.getLogger("holdfast")
 
@@ -101,6 +101,12 @@ class ControlMaster:
             if probe.state is State.ALIVE and probe.pid is not None:
                 return Master(path, probe.pid, self._is_ours(path, probe.pid))
         return None
+
+    def answers(self) -> bool:
+        """Whether there is a live master, ours or another."""
+        return any(
+            mux_client.probe(path, PROBE_TIMEOUT).state is State.ALIVE for path in self._paths()
+        )
 
     def ensure(self, deadline: float = math.inf) -> Master:
         """The live master; started with one login if there is none.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 import socket
 import stat
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -74,7 +72,11 @@ def runtime_directory(
 
 def short_directory() -> Path:
     """The place whose name is always short enough: ``/tmp/holdfast-<uid>``."""
-    temporary = "/tmp" if os.name == "posix" else tempfile.gettempdir()  # noqa: S108
+    temporary = "/tmp"  # noqa: S108
+    if os.name != "posix":
+        import tempfile
+
+        temporary = tempfile.gettempdir()
     return Path(temporary) / f"holdfast-{_uid()}"
 
 
@@ -201,7 +203,7 @@ def on_local_filesystem(path: Path) -> bool:
 
 def can_hold_sockets(directory: Path) -> bool:
     """Whether a socket can be bound and linked here; some network filesystems cannot."""
-    unique = secrets.token_hex(6)  # other threads and processes look, too
+    unique = os.urandom(6).hex()  # other threads and processes look, too
     first = directory / f".t{unique}"
     second = directory / f".u{unique}"
     try:

@@ -6,14 +6,17 @@ import array
 import errno
 import math
 import os
+import select
 import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Optional
 
 from . import mux_protocol
+from .forwarding import Endpoint, Forwarding
 from .mux_protocol import (
     Alive,
     Decoder,
@@ -23,8 +26,12 @@ from .mux_protocol import (
     Ok,
     ProtocolError,
     Refused,
+    RemotePort,
     SessionOpened,
 )
+
+#: Seconds for one alive check: a healthy master answers in 0.05 ms.
+PROBE_TIMEOUT = 2.0
 
 _REQUEST_ID = 1  # one request per connection, so any number will do
 
@@ -63,6 +70,14 @@ class SessionNotOpened(MuxError):
         super().__init__(message)
         self.refused = refused
         self.started = started
+
+
+class ForwardNotOpened(MuxError):
+    """There is no forward. :ivar refused: ssh or the server said no; else the master is gone."""
+
+    def __init__(self, message: str, *, refused: bool = False):
+        super().__init__(message)
+        self.refused = refused
 
 
 def probe(path: str, timeout: float) -> Probe:
@@ -160,6 +175,109 @@ def connect(path: str, deadline: float) -> socket.socket:
             return sock
 
 
+class Forwarder:
+    """A control connection that holds one forward.
+
+    Forwards belong to the master and need no connection; but a master whose ControlPersist is over
+    leaves in spite of its listeners (channel_still_open() in channels.c counts control
+    connections, and not those), and its end is the end of this connection.
+
+    :raises ForwardNotOpened: the master is gone. :raises TimeoutError: it does not answer.
+    """
+
+    def __init__(self, path: str, forwarding: Forwarding, timeout: float) -> None:
+        self._path = path
+        self._forwarding = forwarding
+        self._request_id = 0
+        self._decoder = Decoder()
+        self._lock = threading.Lock()
+        try:
+            self._sock = connect(path, time.monotonic() + timeout)
+        except (TimeoutError, socket.timeout):
+            raise TimeoutError(f"control socket {path}: no answer") from None
+        except OSError as error:
+            raise ForwardNotOpened(f"control socket {path}: {error}") from None
+
+    def open(self, timeout: float) -> Optional[int]:
+        """Open the forward: one round trip for a remote one, none for the others.
+
+        :param timeout: seconds.
+        :returns: the port that the server has chosen, None if it had nothing to choose.
+        :raises ForwardNotOpened: :raises TimeoutError: it may be open, or be so in a moment.
+        """
+        answer = self._ask(mux_protocol.open_forward, timeout)
+        if isinstance(answer, RemotePort):
+            return answer.port
+        if isinstance(answer, Ok):
+            return None
+        if isinstance(answer, Refused):
+            raise ForwardNotOpened(answer.reason, refused=True)
+        raise ForwardNotOpened(f"unexpected answer {answer}")
+
+    def close(self, timeout: float) -> None:
+        """Close the forward. Connections through it go on. :raises as: :meth:`open`."""
+        answer = self._ask(mux_protocol.close_forward, timeout)
+        if not isinstance(answer, Ok):
+            reason = answer.reason if isinstance(answer, Refused) else f"unexpected {answer}"
+            raise ForwardNotOpened(reason, refused=True)
+
+    def ended(self, timeout: float = 0) -> bool:
+        """Whether the master is gone. :param timeout: seconds to wait for that."""
+        try:
+            poll = select.poll()  # select() knows no descriptor above 1023
+            poll.register(self._sock, select.POLLIN)
+            ready = poll.poll(timeout * 1000)
+            with self._lock:
+                return bool(ready) and not self._sock.recv(4096, socket.MSG_PEEK)
+        except (BlockingIOError, TimeoutError, socket.timeout):
+            return False
+        except (OSError, ValueError):  # reset; or let go of by another thread
+            return True
+
+    def let_go(self) -> None:
+        """Of the control connection; the forward stays."""
+        self._sock.close()
+
+    def _ask(self, packet: Callable[..., bytes], timeout: float) -> Message:
+        deadline = time.monotonic() + timeout
+        forwarding = self._forwarding
+        with self._lock:
+            self._request_id += 1
+            hello = b"" if self._request_id > 1 else mux_protocol.hello()
+            try:
+                self._sock.settimeout(timeout)
+                self._sock.sendall(
+                    hello
+                    + packet(
+                        self._request_id,
+                        _KINDS[forwarding.kind],
+                        _address(forwarding.listen),
+                        _address(forwarding.connect),
+                    )
+                )
+                return _reply(self._sock, self._decoder, deadline, greeted=not hello)
+            except (TimeoutError, socket.timeout):
+                raise TimeoutError(f"control socket {self._path}: no answer") from None
+            except (OSError, EOFError, ProtocolError) as error:
+                raise ForwardNotOpened(
+                    f"control socket {self._path}: {error or type(error).__name__}"
+                ) from None
+
+
+_KINDS = {
+    "local": mux_protocol.LOCAL,
+    "remote": mux_protocol.REMOTE,
+    "dynamic": mux_protocol.DYNAMIC,
+}
+
+
+def _address(endpoint: Optional[Endpoint]) -> tuple[bytes, int]:
+    if endpoint is None:
+        return b"socks", 0
+    port = mux_protocol.UNIX_PATH if endpoint.port is None else endpoint.port
+    return os.fsencode(endpoint.host), port
+
+
 class Session:
     """One multiplexed session: a command on the far side, tied to a control connection.
 
@@ -167,9 +285,10 @@ class Session:
     order, then the end of the control connection; only then is everything written that will be.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, decoder: Decoder, master_pid: int) -> None:
         self._sock = sock
-        self._decoder = Decoder()
+        self._decoder = decoder
+        self.master_pid = master_pid
         self.status: Optional[int] = None
         self.opened = False
         self.ended = False
@@ -205,6 +324,9 @@ class Session:
     ) -> Session:
         """Ask for a session that runs a command; does not wait for the server.
 
+        An alive check goes first, as in ssh's own client: a master that does not answer gets no
+        command, which it would run whenever it wakes up.
+
         :param descriptors: stdin, stdout and stderr for the master, which makes them non-blocking:
             never somebody else's. The caller closes its copies.
         :param deadline: of time.monotonic(), for the master to read the request.
@@ -213,27 +335,34 @@ class Session:
         packet = mux_protocol.new_session(
             _REQUEST_ID, command, environment=environment, agent=agent
         )
+        deadline = min(deadline, time.monotonic() + PROBE_TIMEOUT)
         try:
             sock = connect(path, deadline)
         except OSError as error:
             raise SessionNotOpened(f"control socket {path}: {error}") from None
+        decoder = Decoder()
         try:
+            sock.sendall(mux_protocol.hello() + mux_protocol.alive_check(_REQUEST_ID))
+            alive = _reply(sock, decoder, deadline)
+            if not isinstance(alive, Alive):
+                raise ProtocolError(f"unexpected answer {alive}")
             # All of it back to back: a master waits for the descriptors and serves nobody else
             # meanwhile. It wants one message for each, with one byte of data.
-            sock.sendall(mux_protocol.hello() + packet)
+            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            sock.sendall(packet)
             for descriptor in descriptors:
                 rights = array.array("i", [descriptor])
                 sock.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         except (TimeoutError, socket.timeout):
             sock.close()
-            raise SessionNotOpened("the master does not read its control socket") from None
-        except OSError as error:
+            raise SessionNotOpened(f"control socket {path}: the master does not answer") from None
+        except (OSError, EOFError, ProtocolError) as error:
             sock.close()
             raise SessionNotOpened(f"control socket {path}: {error}") from None
         except BaseException:
             sock.close()
             raise
-        return cls(sock)
+        return cls(sock, decoder, alive.pid)
 
     def await_opened(self, deadline: float) -> None:
         """Wait until the server has given the session.
@@ -244,7 +373,7 @@ class Session:
         if self.opened:
             return
         try:
-            reply = _reply(self._sock, self._decoder, deadline)
+            reply = _reply(self._sock, self._decoder, deadline, greeted=True)
         except (TimeoutError, socket.timeout):
             self.close()
             raise TimeoutError("no session in time") from None
@@ -308,9 +437,10 @@ class Session:
             self.close()
 
 
-def _reply(sock: socket.socket, decoder: Decoder, deadline: float) -> Message:
+def _reply(
+    sock: socket.socket, decoder: Decoder, deadline: float, *, greeted: bool = False
+) -> Message:
     """The first message after the hello. :raises EOFError, ProtocolError, OSError, TimeoutError:"""
-    greeted = False
     while True:
         message = decoder.next_message()
         if message is None:

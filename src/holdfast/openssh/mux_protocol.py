@@ -22,6 +22,8 @@ HELLO = 0x00000001
 NEW_SESSION = 0x10000002
 ALIVE_CHECK = 0x10000004
 TERMINATE = 0x10000005
+OPEN_FORWARD = 0x10000006
+CLOSE_FORWARD = 0x10000007
 STOP_LISTENING = 0x10000009
 
 OK = 0x80000001
@@ -30,7 +32,14 @@ FAILURE = 0x80000003
 EXIT_MESSAGE = 0x80000004
 IS_ALIVE = 0x80000005
 SESSION_OPENED = 0x80000006
+REMOTE_PORT = 0x80000007
 TTY_ALLOC_FAIL = 0x80000008
+
+#: Kinds of forwards.
+LOCAL, REMOTE, DYNAMIC = 1, 2, 3
+
+#: In place of a port: the host is the path of a unix socket (PORT_STREAMLOCAL in misc.h).
+UNIX_PATH = 0xFFFFFFFE
 
 _NO_ESCAPE = 0xFFFFFFFF  # escape characters are for terminals
 
@@ -71,6 +80,14 @@ class SessionOpened:
 
 
 @dataclass(frozen=True)
+class RemotePort:
+    """A remote forward is open; the server has chosen its port."""
+
+    request_id: int
+    port: int
+
+
+@dataclass(frozen=True)
 class Exited:
     """The remote exit status. It may come before the output, and even before the end of it."""
 
@@ -83,7 +100,7 @@ class NoTerminal:
     session_id: int
 
 
-Message = Union[Hello, Ok, Refused, Alive, SessionOpened, Exited, NoTerminal]
+Message = Union[Hello, Ok, Refused, Alive, SessionOpened, RemotePort, Exited, NoTerminal]
 
 
 def hello() -> bytes:
@@ -120,6 +137,37 @@ def terminate(request_id: int) -> bytes:
 def stop_listening(request_id: int) -> bytes:
     """The master takes no more sessions and ends after the last."""
     return _packet(STOP_LISTENING, _u32(request_id))
+
+
+def open_forward(
+    request_id: int, kind: int, listen: tuple[bytes, int], connect: tuple[bytes, int]
+) -> bytes:
+    """Answered by OK, or by REMOTE_PORT where the server was to choose the port (0).
+
+    A forward that is there already, listening and leading to the same, is OK as well.
+
+    :param kind: :data:`LOCAL`, :data:`REMOTE` or :data:`DYNAMIC`.
+    :param listen: address and port; the empty address is ssh's own default, "*" is every one.
+    :param connect: host and port; of a dynamic forward ``(b"socks", 0)``, which nobody reads but
+        channels.c wants to be there.
+    """
+    return _forward(OPEN_FORWARD, request_id, kind, listen, connect)
+
+
+def close_forward(
+    request_id: int, kind: int, listen: tuple[bytes, int], connect: tuple[bytes, int]
+) -> bytes:
+    """The values as they were for :func:`open_forward`, also where that said port 0."""
+    return _forward(CLOSE_FORWARD, request_id, kind, listen, connect)
+
+
+def _forward(
+    packet: int, request_id: int, kind: int, listen: tuple[bytes, int], connect: tuple[bytes, int]
+) -> bytes:
+    body = _u32(request_id) + _u32(kind)
+    for host, port in (listen, connect):
+        body += _string(host) + _u32(port)
+    return _packet(packet, body)
 
 
 class Decoder:
@@ -160,6 +208,8 @@ def _parse(packet: bytes) -> Message:
         return NoTerminal(request_id)
     if kind == SESSION_OPENED:
         return SessionOpened(request_id, reader.u32())
+    if kind == REMOTE_PORT:
+        return RemotePort(request_id, reader.u32())
     if kind == OK:
         return Ok(request_id)
     if kind in (PERMISSION_DENIED, FAILURE):

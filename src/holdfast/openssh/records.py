@@ -8,10 +8,8 @@ given a session.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import secrets
 import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -52,6 +50,8 @@ class Records:
         self._runtime = runtime
 
     def read(self, name: str) -> Optional[Record]:
+        import json  # 4 ms to import, and not on every path
+
         try:
             return Record(**json.loads((self._runtime / f"{name}.json").read_text("utf-8")))
         except (OSError, ValueError, TypeError):
@@ -59,7 +59,9 @@ class Records:
 
     def write(self, name: str, record: Record) -> None:
         path = self._runtime / f"{name}.json"
-        fresh = path.with_suffix(f".json.{secrets.token_hex(6)}")
+        import json
+
+        fresh = path.with_suffix(f".json.{os.urandom(6).hex()}")
         try:
             fresh.write_text(json.dumps(asdict(record)), encoding="utf-8")
             fresh.replace(path)

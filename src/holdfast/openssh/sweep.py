@@ -16,13 +16,11 @@ from typing import Optional
 
 from . import control_path, mux_client, processes
 from .file_lock import FileLock, LockTimeout
-from .mux_client import State
+from .mux_client import PROBE_TIMEOUT, State
 from .records import CLIENT_LOG, Records
 
 log = logging.getLogger("holdfast")
 
-#: Seconds for one alive check: a healthy master answers in 0.05 ms.
-PROBE_TIMEOUT = 2.0
 _HALF_WRITTEN = 3600.0  # seconds after which nobody is still writing a file of a few bytes
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 from holdfast.errors import ConfigError
 from holdfast.openssh import control_path, mux_client, processes
-from holdfast.openssh.mux_client import MuxError, State
+from holdfast.openssh.mux_client import PROBE_TIMEOUT, MuxError, State
 from holdfast.openssh.records import Record, Records
-from holdfast.openssh.sweep import PROBE_TIMEOUT
 
 from ..arguments import add_connection_options, add_json, link
 from ..output import print_json

@@ -11,9 +11,8 @@ from typing import Any, Optional
 
 from holdfast.openssh import control_path, mux_client, processes
 from holdfast.openssh.login_ledger import Login, LoginLedger
-from holdfast.openssh.mux_client import State
+from holdfast.openssh.mux_client import PROBE_TIMEOUT, State
 from holdfast.openssh.records import Record, Records
-from holdfast.openssh.sweep import PROBE_TIMEOUT
 from holdfast.settings import Settings
 
 from ..arguments import add_json

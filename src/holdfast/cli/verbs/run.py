@@ -6,8 +6,8 @@ import argparse
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Callable, Optional
 
 from ..arguments import add_host, connection, positive_seconds, variable
@@ -66,7 +66,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
     if host is None:
         parser.error("HOST is missing")
     if not command:
-        parser.error("COMMAND is missing; for a shell of your own type: ssh HOST")
+        parser.error("COMMAND is missing; for a shell type: holdfast shell HOST")
     args.host, args.command = host, command
     return args
 
@@ -96,8 +96,10 @@ def split(argv: Sequence[str]) -> tuple[list[str], Optional[str], list[str]]:
 
 
 def main(args: argparse.Namespace) -> int:
+    from holdfast.terminal import terminal_kept
+
     conn = connection(args)
-    with _terminal_kept(args.tty):
+    with terminal_kept() if args.tty else nullcontext():
         done = conn.run(
             " ".join(args.command),
             cwd=args.cwd,
@@ -150,18 +152,3 @@ def writer(descriptor: int) -> Callable[[bytes], None]:
                 select.select([], [descriptor], [])
 
     return write
-
-
-@contextmanager
-def _terminal_kept(tty: bool) -> Iterator[None]:
-    """ssh -tt makes the terminal raw; if it must be killed, nobody else would put it right."""
-    if not tty or not os.isatty(0):
-        yield
-        return
-    import termios
-
-    before = termios.tcgetattr(0)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
