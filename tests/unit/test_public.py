@@ -25,12 +25,10 @@ def test_every_exported_name_exists_and_is_documented(name: str) -> None:
 
 def test_the_exports_are_sorted_and_complete() -> None:
     assert list(holdfast.__all__) == sorted(holdfast.__all__)
-    public = {
-        name
-        for name, value in vars(holdfast).items()
-        if not name.startswith("_") and (inspect.isclass(value) or inspect.isfunction(value))
-    }
-    assert public == set(holdfast.__all__)
+    assert set(holdfast._MODULES) == set(holdfast.__all__)
+    assert set(holdfast.__all__) <= set(dir(holdfast))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        holdfast.no_such_name  # noqa: B018
 
 
 def test_every_error_is_exported_and_under_one_base() -> None:
