@@ -41,6 +41,8 @@ _HOW = """\
 - CPU is what the client's process and its children have used (getrusage). Both ways over a control
   master leave the encryption to that; *with master* has its share, too.
 - Memory is the growth of the peak (VmHWM) of a fresh, connected process.
+- `import holdfast` brings names that are imported when they are first used; `holdfast.connection`
+  is what `holdfast.connect` needs.
 - Import time is a whole `python -I -c 'import X'`, less the fastest `python -I -c pass` of its round.
 - Install size is what `pip install --target` leaves, byte code included.
 """
@@ -64,11 +66,11 @@ class Goal:
 
     def row(self) -> list[str]:
         verdict = "not measured" if self.met is None else "yes" if self.met else self._miss()
-        shown = "-" if self.figure is None else f"{_short(self.figure)} {self.unit}"
+        shown = "-" if self.figure is None else f"{_short(self.figure)} {self.unit}".rstrip()
         return [
             self.words,
             shown,
-            f"{'≥' if self.least else '≤'} {self.limit:g} {self.unit}",
+            f"{'≥' if self.least else '≤'} {self.limit:g} {self.unit}".rstrip(),
             verdict,
         ]
 
@@ -352,6 +354,8 @@ def _mb(results: Results, measure: str) -> Optional[float]:
 
 def _short(number: float) -> str:
     """Three digits that matter, at most."""
+    if number == round(number) and abs(number) < 1000:
+        return f"{number:.0f}"
     if abs(number) >= 100:
         return f"{number:,.0f}"
     if abs(number) >= 10:

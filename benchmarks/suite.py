@@ -23,7 +23,8 @@ ROUND_TRIPS = (0, 20, 50)  # ms
 LIMITS = (1, 10, 50, 200)  # commands at once
 
 _PATIENT = ("fabric", "paramiko", "parallel-ssh")  # 47 ms a command: fewer of them, one at a time
-_IMPORTS = ("holdfast", "fabric", "paramiko", "asyncssh")
+_PACKAGES = ("holdfast", "fabric", "paramiko", "asyncssh")
+_IMPORTS = ("holdfast", "holdfast.connection", "fabric", "paramiko", "asyncssh")
 _SIZE = 100 * 1000 * 1000  # bytes
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,8 +105,6 @@ class Suite:
 
     def process(self) -> None:
         """``holdfast run HOST true`` as a whole, over a live master."""
-        with self._workers(["ssh-S"], 0):
-            pass  # only to say so early if there is no ssh
         server, directory = self._server, self._server.directory / "process"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         environment["HOLDFAST_RUNTIME_DIR"] = str(directory)
@@ -148,7 +147,7 @@ class Suite:
 
     def install(self) -> None:
         """What ``pip install X`` puts on the disk."""
-        for name in _IMPORTS:
+        for name in _PACKAGES:
             with tempfile.TemporaryDirectory() as target:
                 wanted = str(_ROOT) if name == "holdfast" else name
                 pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
