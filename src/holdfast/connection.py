@@ -342,7 +342,8 @@ class Connection:
         """A pexpect child whose terminal is that of a remote command; it has its session.
 
         What to expect and to send is pexpect's; ``child.exitstatus`` is the remote one, 255 also
-        after a signal or a lost connection. ``child.close()`` hangs up.
+        after a signal or a lost connection. At the end ssh itself says that the (shared)
+        connection is closed. ``child.close()`` hangs up.
 
         :param command: as for :meth:`run`; None for the login shell.
         :param arguments: for ``pexpect.spawn``: ``encoding``, ``timeout`` (seconds),

@@ -19,14 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Optional, Protocol
 
-from . import sessions
-from .errors import ConfigError, ConnectionLost, HoldfastError, SessionRefused
+from . import aside
+from .errors import ConfigError, ConnectionLost, SessionRefused
 from .link import Link, log
 from .openssh import command, diagnosis, processes
 from .openssh.control_master import Master
 from .openssh.file_lock import FileLock, LockTimeout
 from .openssh.forwarding import Endpoint, Forwarding
-from .openssh.mux_client import Forwarder, ForwardNotOpened, MuxError
+from .openssh.mux_client import Forwarder, ForwardNotOpened, MuxError, SessionNotOpened
 from .openssh.quoting import remote_command
 from .openssh.records import read
 
@@ -190,6 +190,7 @@ def _refusal(link: Link, forwarding: Forwarding, words: str) -> str:
 def _carrier(link: Link, forwarding: Forwarding) -> Carrier:
     """:raises ForwardNotOpened: with ``refused``."""
     for _ in range(1 + _RECONNECTS):
+        link.forget_master()
         master = link.live_master(None)
         if master is None:
             return _Plain(link, forwarding)
@@ -221,6 +222,7 @@ class _Shared:
 
     def __init__(self, link: Link, forwarding: Forwarding, master: Master) -> None:
         self._link = link
+        self._master = master
         self._forwarding = forwarding
         self._lock = FileLock(_lock_file(link, forwarding, master), 0)
         try:
@@ -261,7 +263,7 @@ class _Shared:
         _remove_socket(self._forwarding)
         listen = self._forwarding.listen
         if stands and self._forwarding.kind == "remote" and listen.port is None:
-            _remove_remote_socket(self._link, listen.host)
+            _remove_remote_socket(self._link, self._master, listen.host)
 
     def abandon(self) -> None:
         self._forwarder.let_go()
@@ -443,20 +445,12 @@ def _remove_socket(forwarding: Forwarding) -> None:
                 os.unlink(forwarding.listen.host)
 
 
-def _remove_remote_socket(link: Link, path: str) -> None:
+def _remove_remote_socket(link: Link, master: Master, path: str) -> None:
     words = ["sh", "-c", 'test -S "$1" && rm -f -- "$1"', "sh", path]
-    streams = (subprocess.DEVNULL, subprocess.DEVNULL, subprocess.PIPE)
-    deadline = time.monotonic() + _CLOSE_PATIENCE
-    process = None
     try:
-        line = remote_command(words)
-        process = sessions.start(link, words, line, streams, deadline=deadline)
-        process.communicate(timeout=_CLOSE_PATIENCE)
-    except (HoldfastError, subprocess.TimeoutExpired, sessions.OpeningTimeout) as error:
-        log.warning("%s on %s is left behind: %s", path, link.name, error)
-    finally:
-        if process is not None:
-            process.discard()
+        aside.output(master, remote_command(words), time.monotonic() + _CLOSE_PATIENCE)
+    except (SessionNotOpened, OSError) as error:
+        log.warning("%s on %s may be left behind: %s", path, link.name, error)
 
 
 # --- the end of this process --------------------------------------------------------------------

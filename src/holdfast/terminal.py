@@ -130,6 +130,7 @@ def _over_master(link: Link, remote: Optional[str], attempt: Attempt) -> Optiona
     patience = Patience(link)
     reconnects = 0
     while True:
+        link.forget_master()  # an ssh -S does not ask it first, as a session does
         master = link.live_master(None)
         if master is None:
             return None

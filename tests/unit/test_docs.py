@@ -85,7 +85,13 @@ def test_every_exported_name_is_in_the_manual() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [holdfast.Connection, holdfast.RemoteProcess, holdfast.Completed, holdfast.Stats],
+    [
+        holdfast.Connection,
+        holdfast.RemoteProcess,
+        holdfast.Completed,
+        holdfast.Stats,
+        holdfast.Forward,
+    ],
     ids=lambda kind: kind.__name__,
 )
 def test_every_public_member_is_in_the_guide(kind: type) -> None:
