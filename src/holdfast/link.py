@@ -115,16 +115,23 @@ class Link:
         :raises subprocess.TimeoutExpired: the deadline came first.
         :raises ConnectionFailed: and its kinds. :raises MultiplexingUnsupported: see ``fallback``.
         """
-        reason = self.why_no_sharing()
-        if reason:
-            self.fall_back(reason)
+        if self._plain_because:
             return None
         spec = self._resolved()
         known = self._master
         if known is not None and known[0] is spec:
             return known[1]
+        ends = math.inf if deadline is None else deadline
+        control_master = ControlMaster(spec)
         try:
-            master = ControlMaster(spec).ensure(math.inf if deadline is None else deadline)
+            # One that answers proves that sharing works; only then need ssh be asked.
+            master = control_master.find(ends)
+            if master is None:
+                reason = self.why_no_sharing()
+                if reason:
+                    self.fall_back(reason)
+                    return None
+                master = control_master.ensure(ends)
         except MultiplexingUnsupported as error:
             self.fall_back(str(error))
             return None

@@ -17,6 +17,7 @@ import subprocess
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ KEPT = 30.0
 WORTH = 0.005
 #: Bytes of a command: longer ones go the usual way, as the shell reads byte by byte.
 LONGEST = 16 * 1024
+#: How many wait at once. sshd gives a session no window before its exec, so a command can be sent
+#: two round trips after its session was asked for: one each for this command and the next.
+DEPTH = 2
 _SHELLS = frozenset({"bash", "zsh", "ksh", "ksh93", "dash", "sh"})
 _GREETING_TIMEOUT = 20.0  # seconds for the first one, whose rc files may be slow
 _AFTER_REFUSAL = 60.0  # seconds without ready sessions once the server has refused one
@@ -92,12 +96,12 @@ class Ready:
 
 
 class ReadySessions:
-    """The ready session of one link; safe for threads."""
+    """The ready sessions of one link, oldest first; safe for threads."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
         self._lock = threading.Lock()
-        self._ready: Optional[Ready] = None
+        self._ready: deque[Ready] = deque()
         self._template: Optional[Template] = None
         self._not_before = -math.inf
         self.hits = 0
@@ -108,7 +112,7 @@ class ReadySessions:
         if not self._wanted() or len(command) > LONGEST or "\0" in command:
             return None
         with self._lock:
-            ready, self._ready = self._ready, None
+            ready = self._ready.popleft() if self._ready else None
             template = self._template
         if ready is None or ready.master.pid != master.pid:
             self._miss(ready)
@@ -122,6 +126,8 @@ class ReadySessions:
             return None
         try:
             ready.session.await_opened(time.monotonic() + _GREETING_TIMEOUT)
+            if ready.session.read(0):
+                raise SessionNotOpened("the session has ended while it waited")
             line = f"{template.line(command)}\n{ready.nonce}\n".encode("utf-8", "surrogateescape")
             stdin = ready.pipes.ours[0]
             assert stdin is not None
@@ -137,45 +143,53 @@ class ReadySessions:
         return None
 
     def prepare(self, master: Master) -> None:
-        """Ask for the next one, if one is wanted; does not wait for the server."""
+        """Ask for as many as are wanted; does not wait for the server."""
         if not self._wanted() or time.monotonic() < self._not_before:
             return
         with self._lock:
-            if self._ready is not None:
-                return
-            nonce = new_nonce()
-            script = _READ.format(nonce=nonce)
-            if self._template is None:
-                script = _TELL.format(nonce=nonce) + script
-            pipe = subprocess.PIPE
-            pipes = Pipes(pipe, pipe, pipe, nonce, set_aside=True)
-            try:
-                session = Session.request(
-                    master.control_path,
-                    script.encode(),
-                    pipes.theirs,
-                    time.monotonic() + 1.0,
-                    environment=self._link.session_environment(),
-                    agent=self._link.forwards_agent(),
-                )
-            except (SessionNotOpened, ValueError, OSError):
-                pipes.close_ours()
-                return
-            finally:
-                pipes.close_theirs()
-            self._ready = Ready(session, pipes, nonce, master, time.monotonic())
+            # Until the first has told, nobody can say what to give to a second one.
+            while len(self._ready) < (DEPTH if self._template else 1):
+                fresh = self._asked(master)
+                if fresh is None:
+                    return
+                self._ready.append(fresh)
         _reaper.watch(self)
 
+    def _asked(self, master: Master) -> Optional[Ready]:
+        """A session that is on its way; None if the master takes no request."""
+        nonce = new_nonce()
+        script = _READ.format(nonce=nonce)
+        if self._template is None:
+            script = _TELL.format(nonce=nonce) + script
+        pipe = subprocess.PIPE
+        pipes = Pipes(pipe, pipe, pipe, nonce, set_aside=True)
+        try:
+            session = Session.request(
+                master.control_path,
+                script.encode(),
+                pipes.theirs,
+                time.monotonic() + 1.0,
+                environment=self._link.session_environment(),
+                agent=self._link.forwards_agent(),
+            )
+        except (SessionNotOpened, ValueError, OSError):
+            pipes.close_ours()
+            return None
+        finally:
+            pipes.close_theirs()
+        return Ready(session, pipes, nonce, master, time.monotonic())
+
     def drop(self, older_than: float = 0.0) -> bool:
-        """Let go of the one there is. True if nothing is left to drop later."""
+        """Let go of those there are. True if nothing is left to drop later."""
+        old: list[Ready] = []
         with self._lock:
-            ready = self._ready
-            if ready is not None and time.monotonic() - ready.since < older_than:
-                return False
-            self._ready = None
-        if ready is not None:
+            before = time.monotonic() - older_than
+            while self._ready and self._ready[0].since <= before:
+                old.append(self._ready.popleft())
+            left = bool(self._ready)
+        for ready in old:
             ready.drop()
-        return True
+        return not left
 
     def refused(self) -> None:
         """The server gives no more sessions: others need this one more."""

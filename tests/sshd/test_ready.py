@@ -15,6 +15,7 @@ import pytest
 
 import holdfast
 from holdfast import ready as ready_module
+from holdfast.openssh import processes
 from holdfast.ready import parse_greeting, ready_sessions
 from holdfast.testing import LocalSshd
 
@@ -142,7 +143,7 @@ def test_the_setting_turns_it_off_and_auto_wants_a_slow_line(local_sshd: LocalSs
 def test_one_command_alone_prepares_none(local_sshd: LocalSshd) -> None:
     conn = connect(local_sshd)
     conn.run("true")
-    assert ready_sessions(conn._link)._ready is None
+    assert not ready_sessions(conn._link)._ready
 
 
 def test_it_is_dropped_when_it_is_not_used(
@@ -187,6 +188,7 @@ def test_a_master_that_dies_takes_it_along(
     found = warm._link.control_master().find()
     assert found is not None
     os.kill(found.pid, signal.SIGKILL)
+    await_true(lambda: not processes.is_master(found.pid, found.control_path))
     assert warm.run("echo again").stdout == "again\n"
     for _ in range(3):
         assert warm.run("echo again").stdout == "again\n"
@@ -240,7 +242,7 @@ def test_a_killed_client_leaves_no_shell_behind(local_sshd: LocalSshd, tmp_path:
     )
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
-    await_true(lambda: len(local_sshd.commands()) == 1)
+    await_true(lambda: len(local_sshd.commands()) == ready_module.DEPTH)
     child.kill()
     child.wait()
     child.stdout.close()
