@@ -6,13 +6,10 @@ import atexit
 import hashlib
 import os
 import re
-import socket
-import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +19,7 @@ from typing import Optional, Protocol
 from . import aside
 from .errors import ConfigError, ConnectionLost, SessionRefused
 from .link import Link, log
-from .openssh import command, diagnosis, processes
+from .openssh import command, diagnosis, listening, processes
 from .openssh.control_master import Master
 from .openssh.file_lock import FileLock, LockTimeout
 from .openssh.forwarding import Endpoint, Forwarding
@@ -362,7 +359,7 @@ def _last_words(said: str) -> str:
     return (diagnosis.without_debug(said).splitlines() or ["ssh said nothing"])[-1]
 
 
-# --- this machine's ports and sockets ----------------------------------------------------------
+# --- what was there before, and what is left -----------------------------------------------------
 
 
 def _checked(link: Link, forwarding: Forwarding) -> Endpoint:
@@ -375,53 +372,9 @@ def _checked(link: Link, forwarding: Forwarding) -> Endpoint:
     if master is not None and _lock_file(link, forwarding, master).exists():
         _close_leftover(link, forwarding, master)
     if listen.port is None:
-        path = Path(listen.host)
-        if path.is_symlink() or path.exists():
-            raise ConfigError(f"{listen} exists already; a forward takes a path that is free")
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            raise ConfigError(f"no socket can be made in {path.parent}: no such directory of yours")
+        listening.check_path(listen.host)
         return listen
-    return replace(listen, port=_free_port(listen))
-
-
-def _free_port(listen: Endpoint) -> int:
-    port = listen.port or 0
-    unusable: Optional[OSError] = None
-    for family, address in _addresses(listen.host):
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                sock.bind((address, port))
-                sock.listen(1)
-                port = int(sock.getsockname()[1])
-        except PermissionError:
-            raise ConfigError(f"port {port} of this machine takes root to listen on") from None
-        except OSError as error:
-            import errno
-
-            if error.errno == errno.EADDRINUSE:
-                raise ConfigError(
-                    f"port {port} of this machine is in use; take another, or 0 for a free one"
-                ) from None
-            unusable = error
-    if not port:
-        raise ConfigError(f"nothing can listen on {listen.host!r} of this machine: {unusable}")
-    return port
-
-
-def _addresses(bind: str) -> Iterator[tuple[int, str]]:
-    flags = socket.AI_PASSIVE if bind == "*" else 0
-    try:
-        found = socket.getaddrinfo(
-            None if bind == "*" else bind or "localhost", 0, type=socket.SOCK_STREAM, flags=flags
-        )
-    except OSError as error:
-        raise ConfigError(f"{bind!r} is no address of this machine: {error}") from None
-    for family, _, _, _, address in found:
-        if family in (socket.AF_INET, socket.AF_INET6):
-            yield family, str(address[0])
+    return replace(listen, port=listening.free_port(listen))
 
 
 def _close_leftover(link: Link, forwarding: Forwarding, master: Master) -> None:
@@ -438,11 +391,8 @@ def _close_leftover(link: Link, forwarding: Forwarding, master: Master) -> None:
 
 
 def _remove_socket(forwarding: Forwarding) -> None:
-    """ssh leaves the file of a unix socket behind."""
     if forwarding.kind == "local" and forwarding.listen.port is None:
-        with suppress(OSError):
-            if stat.S_ISSOCK(os.lstat(forwarding.listen.host).st_mode):
-                os.unlink(forwarding.listen.host)
+        listening.remove_socket(forwarding.listen.host)
 
 
 def _remove_remote_socket(link: Link, master: Master, path: str) -> None:

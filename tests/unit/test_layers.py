@@ -39,7 +39,7 @@ LAYERS = [
 OPENSSH_LAYERS = [
     ["__init__", "errors"],
     ["destination", "options", "quoting", "mux_protocol", "forwarding", "file_lock", "processes"],
-    ["version", "command", "rsync", "mux_client", "login_ledger", "diagnosis"],
+    ["version", "command", "rsync", "mux_client", "listening", "login_ledger", "diagnosis"],
     ["config"],
     ["control_path"],
     ["records"],

@@ -10,8 +10,16 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from holdfast.openssh import mux_client, mux_protocol
-from holdfast.openssh.mux_client import MuxError, Probe, Session, SessionNotOpened, State
+from holdfast.openssh import forwarding, mux_client, mux_protocol
+from holdfast.openssh.mux_client import (
+    Forwarder,
+    ForwardNotOpened,
+    MuxError,
+    Probe,
+    Session,
+    SessionNotOpened,
+    State,
+)
 
 Start = Callable[..., Any]
 
@@ -313,3 +321,67 @@ def test_a_master_that_does_not_prove_to_be_one_gets_no_command(
     assert (caught.value.refused, caught.value.started) == (False, False)
     assert b"true" not in master.received
     assert time.monotonic() - begin < 2
+
+
+# --- forwards -------------------------------------------------------------------------------
+
+LOCAL = forwarding.local(8888, "node17", 80)
+OPEN_LOCAL = packet(
+    0x10000006, u32(1, 1, 9) + b"127.0.0.1" + u32(8888) + u32(6) + b"node17" + u32(80)
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "port"),
+    [(packet(0x80000001, u32(1)), None), (packet(0x80000007, u32(1, 40001)), 40001)],
+)
+def test_a_forward_is_asked_for_and_held(
+    fake_master: Start, answer: bytes, port: Optional[int]
+) -> None:
+    master = fake_master(hello() + answer)
+    forwarder = Forwarder(str(master.path), LOCAL, 2)
+    assert forwarder.open(2) == port
+    assert master.received == hello() + OPEN_LOCAL
+    assert not forwarder.ended()
+    master.stop()
+    assert forwarder.ended(2)
+    with pytest.raises(ForwardNotOpened) as caught:
+        forwarder.close(2)
+    assert not caught.value.refused
+    forwarder.let_go()
+    assert forwarder.ended()
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused", "words"),
+    [
+        (hello() + refusal(b"Port forwarding failed"), True, "Port forwarding failed"),
+        (hello() + refusal(b"no", denied=True), True, "no"),
+        (hello() + alive(1), False, "unexpected answer"),
+        (hello(3) + packet(0x80000001, u32(1)), False, "version 3"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", False, "packet"),
+    ],
+)
+def test_a_forward_that_is_not_opened_says_why(
+    fake_master: Start, answer: bytes, refused: bool, words: str
+) -> None:
+    forwarder = Forwarder(str(fake_master(answer).path), LOCAL, 2)
+    with pytest.raises(ForwardNotOpened, match=words) as caught:
+        forwarder.open(2)
+    assert caught.value.refused is refused
+    forwarder.let_go()
+
+
+def test_a_master_that_does_not_answer_for_a_forward_is_not_waited_for(fake_master: Start) -> None:
+    forwarder = Forwarder(str(fake_master(hello()).path), LOCAL, 2)
+    begin = time.monotonic()
+    with pytest.raises(TimeoutError):
+        forwarder.open(0.3)
+    assert 0.25 < time.monotonic() - begin < 2
+    forwarder.let_go()
+
+
+def test_no_master_holds_no_forward(short_path: Path) -> None:
+    with pytest.raises(ForwardNotOpened) as caught:
+        Forwarder(str(short_path / "none"), LOCAL, 1)
+    assert not caught.value.refused
