@@ -7,27 +7,30 @@ import codecs
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from . import forwards, sessions, terminal, transfer
+# What not every command needs (forwards, terminals, files, shells) is imported by the methods that
+# do: a `holdfast run` is mostly the start of Python.
+from . import sessions
 from .errors import CommandTimeout, ConfigError, HoldfastError, MultiplexingUnsupported
 from .exchange import exchange
-from .forwards import Forward
 from .link import Link
-from .openssh import forwarding
 from .openssh.options import Value
 from .openssh.quoting import Word, remote_command
 from .pipes import Stream
 from .ready import ready_sessions
 from .remote_process import Completed, RemoteProcess
 from .settings import Settings
-from .shell import Shell
 
 if TYPE_CHECKING:
     import pexpect
+
+    from .forwards import Forward
+    from .shell import Shell
 
 #: Seconds after a timeout or ^C until the caller goes on, whatever the network does.
 _END_PATIENCE = 0.9
@@ -180,7 +183,9 @@ class Connection:
         Its forwards are closed.
         """
         self._closed = True
-        forwards.close_all(self._link)
+        forwards = sys.modules.get(f"{__package__}.forwards")
+        if forwards is not None:  # else nobody has asked for one
+            forwards.close_all(self._link)
         ready_sessions(self._link).drop()
 
     def disconnect(self, drain: bool = True) -> bool:
@@ -320,6 +325,8 @@ class Connection:
         open. Raises as :meth:`run`.
         """
         self._require_open()
+        from .shell import Shell
+
         return Shell(self._link)
 
     # --- terminals ------------------------------------------------------------------------
@@ -336,6 +343,8 @@ class Connection:
         :raises SessionRefused: the server gave no session within ``session_timeout``.
         """
         self._require_open()
+        from . import terminal
+
         return terminal.interact(self._link, None if command is None else remote_command(command))
 
     def spawn(self, command: Optional[Command] = None, **arguments: Any) -> pexpect.spawn[Any]:
@@ -352,6 +361,8 @@ class Connection:
         """
         self._require_open()
         remote = None if command is None else remote_command(command)
+        from . import terminal
+
         return terminal.spawn(self._link, remote, arguments)
 
     # --- forwards -------------------------------------------------------------------------
@@ -376,6 +387,9 @@ class Connection:
         :raises ConfigError: a port, host or path cannot be right, or is in use on this machine.
         :raises ConnectionFailed: and its kinds. :raises ConnectionLost: it does not answer.
         """
+        from . import forwards
+        from .openssh import forwarding
+
         wanted = forwarding.local(local_port, remote_host, remote_port, bind)
         self._require_open()
         return forwards.open_forward(self._link, wanted)
@@ -398,6 +412,9 @@ class Connection:
         :raises SessionRefused: the server does not listen there: the port is taken, or it forbids
             forwards. :raises: else as :meth:`forward_local`.
         """
+        from . import forwards
+        from .openssh import forwarding
+
         wanted = forwarding.remote(remote_port, local_host, local_port, bind)
         self._require_open()
         return forwards.open_forward(self._link, wanted)
@@ -408,6 +425,9 @@ class Connection:
         :param port: 0 for any free one. :param bind: the address to listen on.
         :raises: as :meth:`forward_local`.
         """
+        from . import forwards
+        from .openssh import forwarding
+
         wanted = forwarding.dynamic(port, bind)
         self._require_open()
         return forwards.open_forward(self._link, wanted)
@@ -423,11 +443,15 @@ class Connection:
         :raises TransferFailed: it did not arrive whole; with scp's own words.
         """
         self._require_open()
+        from . import transfer
+
         transfer.put(self._link, local, remote, preserve=preserve)
 
     def get(self, remote: Word, local: Word, *, preserve: bool = False) -> None:
         """Copy a file or directory here; see :meth:`put`. The remote path is taken literally."""
         self._require_open()
+        from . import transfer
+
         transfer.get(self._link, remote, local, preserve=preserve)
 
     def _require_open(self) -> None:
