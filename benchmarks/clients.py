@@ -6,7 +6,6 @@ Each one lives in a process of its own (worker.py), which imports nothing for th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import subprocess
@@ -58,20 +57,24 @@ class Client:
         """Seconds of each command."""
         return timed(lambda: self.run(command), count)
 
-    def at_once(self, command: str, count: int, limit: int) -> tuple[float, int]:
-        """Seconds for all of them, *limit* at a time, and how many failed."""
+    def at_once(self, command: str, count: int, limit: int) -> tuple[float, list[str]]:
+        """Seconds for all of them, *limit* at a time, and why some failed."""
+        failures: list[str] = []
 
-        def one(_: int) -> bool:
+        def one(_: int) -> None:
             try:
-                return self.run(command) == 0
-            except Exception:  # counted; paramiko, say, loses its transport now and then
-                return False
+                status = self.run(command)
+            except Exception as error:  # paramiko, say, loses its transport now and then
+                failures.append(_words(error))
+            else:
+                if status != 0:
+                    failures.append(f"exit status {status}")
 
         with ThreadPoolExecutor(limit) as pool:
             list(pool.map(time.sleep, [0.001] * limit))  # the threads exist before the clock runs
             begin = time.perf_counter()
-            failed = list(pool.map(one, range(count))).count(False)
-            return time.perf_counter() - begin, failed
+            list(pool.map(one, range(count)))
+            return time.perf_counter() - begin, failures
 
 
 def timed(call: Callable[[], object], count: int) -> list[float]:
@@ -84,6 +87,10 @@ def timed(call: Callable[[], object], count: int) -> list[float]:
         if type(status) is int and status != 0:
             raise RuntimeError(f"exit status {status}")
     return seconds
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 class Holdfast(Client):
@@ -308,23 +315,27 @@ class AsyncSsh(Client):
 
         return self.loop.run_until_complete(all_of_them())
 
-    def at_once(self, command: str, count: int, limit: int) -> tuple[float, int]:
-        async def all_of_them() -> int:
+    def at_once(self, command: str, count: int, limit: int) -> tuple[float, list[str]]:
+        failures: list[str] = []
+
+        async def all_of_them() -> None:
             places = asyncio.Semaphore(limit)
 
-            async def one() -> bool:
+            async def one() -> None:
                 async with places:
-                    with contextlib.suppress(Exception):
-                        return await self._run(command) == 0
-                    return False
+                    try:
+                        status = await self._run(command)
+                    except Exception as error:
+                        failures.append(_words(error))
+                    else:
+                        if status != 0:
+                            failures.append(f"exit status {status}")
 
-            return [
-                await task for task in [asyncio.ensure_future(one()) for _ in range(count)]
-            ].count(False)
+            await asyncio.gather(*(one() for _ in range(count)))
 
         begin = time.perf_counter()
-        failed = self.loop.run_until_complete(all_of_them())
-        return time.perf_counter() - begin, failed
+        self.loop.run_until_complete(all_of_them())
+        return time.perf_counter() - begin, failures
 
 
 class ParallelSsh(Client):
@@ -349,18 +360,23 @@ class ParallelSsh(Client):
         status: int = output.exit_code
         return status
 
-    def at_once(self, command: str, count: int, limit: int) -> tuple[float, int]:
+    def at_once(self, command: str, count: int, limit: int) -> tuple[float, list[str]]:
         from gevent.pool import Pool
 
-        def one(_: int) -> bool:
+        failures: list[str] = []
+
+        def one(_: int) -> None:
             try:
-                return self.run(command) == 0
-            except Exception:
-                return False
+                status = self.run(command)
+            except Exception as error:
+                failures.append(_words(error))
+            else:
+                if status != 0:
+                    failures.append(f"exit status {status}")
 
         begin = time.perf_counter()
-        failed = Pool(limit).map(one, range(count)).count(False)
-        return time.perf_counter() - begin, failed
+        Pool(limit).map(one, range(count))
+        return time.perf_counter() - begin, failures
 
 
 class Plumbum(Client):

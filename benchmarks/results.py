@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Optional
 
 class Results:
     """Measure -> client -> one value for each round; seconds, bytes, or commands per second.
+    A round that did not work is NaN.
 
     :ivar about: date, versions and machine. :ivar notes: what was left out or failed.
     """
@@ -36,7 +38,7 @@ class Results:
         return list(self.rounds.get(measure, {}))
 
     def median(self, measure: str, client: str) -> Optional[float]:
-        values = self.rounds.get(measure, {}).get(client)
+        values = [v for v in self.rounds.get(measure, {}).get(client, []) if not math.isnan(v)]
         return statistics.median(values) if values else None
 
     def ratio(self, measure: str, client: str, other: str) -> Optional[float]:
@@ -47,7 +49,7 @@ class Results:
     def ratio_of(self, one: tuple[str, str], other: tuple[str, str]) -> Optional[float]:
         """The same for two measures of the same rounds."""
         ours, theirs = (self.rounds.get(m, {}).get(c, []) for m, c in (one, other))
-        pairs = [(a, b) for a, b in zip(ours, theirs) if b > 0]
+        pairs = [(a, b) for a, b in zip(ours, theirs) if not math.isnan(a) and b > 0]
         return statistics.median(a / b for a, b in pairs) if pairs else None
 
     def save(self, path: Path) -> None:
