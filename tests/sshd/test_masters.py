@@ -155,7 +155,7 @@ def test_a_stopped_master_is_ended_after_the_stale_timeout(clean: LocalSshd) -> 
     os.kill(pid, signal.SIGSTOP)
     begin = time.monotonic()
     assert conn.run("echo again").stdout == "again\n"
-    assert 1.0 <= time.monotonic() - begin < 10
+    assert 1.0 <= time.monotonic() - begin < 25  # the default would be 30
     assert not processes.is_master(pid, "ssh")
     assert master_pid(conn) != pid
     assert clean.logins() == conn.stats().logins == 2

@@ -109,7 +109,7 @@ class ControlMaster:
         )
 
     def ensure(self, deadline: float = math.inf) -> Master:
-        """The live master; started with one login if there is none.
+        """The live master; started with one login if there is none. Call :meth:`find` first.
 
         However many threads and processes call it at once, one of them logs in.
 
@@ -118,7 +118,7 @@ class ControlMaster:
             for longer than ``login_timeout``.
         :raises MultiplexingUnsupported: no place can hold its socket.
         """
-        return self.find(deadline) or self._start_under_lock(deadline, interactive=False)
+        return self._start_under_lock(deadline, interactive=False)
 
     def open(self) -> Master:
         """As :meth:`ensure`, but ssh may ask its questions on the terminal of this process."""

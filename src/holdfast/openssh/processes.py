@@ -49,20 +49,30 @@ def is_master(pid: int, control_path: str) -> bool:
 
 
 def end(pid: int) -> bool:
-    """TERM, then KILL. True once it is gone; a stopped process takes the KILL only."""
-    for number, patience in ((signal.SIGTERM, _PATIENCE), (signal.SIGKILL, _PATIENCE)):
+    """TERM, then KILL. True once it is gone. A stopped process gets the KILL, the only one it takes."""
+    signals = [signal.SIGKILL] if _is_stopped(pid) else [signal.SIGTERM, signal.SIGKILL]
+    for number in signals:
         try:
             os.kill(pid, number)
         except ProcessLookupError:
             return True
         except PermissionError:
             return False
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             if arguments(pid) is None:
                 return True
             time.sleep(0.02)
     return False
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether Linux says so; False where nobody can tell."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return status.rpartition(b")")[2].split()[:1] == [b"T"]
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
