@@ -78,6 +78,7 @@ class Link:
         self.round_trip = 0.0  # seconds, about the least that was seen lately; 0 is unknown
         self._sessions_of = 0  # the pid of the master that has last given us a session
         self.without_sftp = False
+        self.speaks_mux = True  # False: its masters speak another version of the protocol
         self._counts = Counts()
         self._lock = threading.RLock()
         self._plain_because: Optional[str] = None

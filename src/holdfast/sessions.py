@@ -46,7 +46,8 @@ def start(
 ) -> RemoteProcess:
     """A process that has its session; refusals are waited out here.
 
-    Sessions are opened on the control socket directly; a terminal takes an ``ssh -S``.
+    Sessions are opened on the control socket directly; a terminal, and a master that speaks another
+    version of the protocol, takes an ``ssh -S``.
 
     :param args: the command as the caller wrote it. :param remote: as the login shell gets it.
     :param deadline: of time.monotonic().
@@ -63,8 +64,10 @@ def start(
             return _plain(link, args, remote, streams, tty, deadline)
         patience.enter()
         try:
-            if tty:
-                process: RemoteProcess = _on_terminal(link, args, remote, streams, master, deadline)
+            if tty or not link.speaks_mux:
+                process: RemoteProcess = _by_client(
+                    link, args, remote, streams, master, tty, deadline
+                )
             else:
                 process = _shared(link, args, remote, streams, master, deadline)
         except SessionNotOpened as error:
@@ -73,6 +76,10 @@ def start(
                 link.count(refused=1)
                 ready_sessions(link).refused()
                 patience.refused(master)
+                continue
+            if error.foreign:
+                log.info("%s: sessions by ssh -S: %s", link.name, error)
+                link.speaks_mux = False
                 continue
             if error.started is None:
                 raise ConnectionLost(
@@ -262,32 +269,37 @@ def _with_marker(link: Link, remote: str, streams: Streams) -> tuple[Pipes, str]
     return pipes, line
 
 
-def _on_terminal(
+def _by_client(
     link: Link,
     args: Any,
     remote: str,
     streams: Streams,
     master: Master,
+    tty: bool,
     deadline: Optional[float],
 ) -> RemoteProcess:
-    """An ``ssh -S -tt``. The caller's place at the gate is its own now, given back at its end."""
+    """An ``ssh -S``. The caller's place at the gate is its own now, given back at its end."""
     logfile = link.new_log()
-    pipes = Pipes(*streams)
+    pipes, line = (Pipes(*streams), remote) if tty else _with_marker(link, remote, streams)
 
     def judge(status: int, said: str) -> Verdict:
         alive = mux_client.probe(master.control_path, PROBE_TIMEOUT).pid == master.pid
         return diagnosis.of_shared_session(status, said, master_alive=alive)
 
+    def ended(verdict: Verdict) -> None:
+        link.gate.leave(refused=verdict.refused)
+        link.learn_shell(pipes.marked.found if pipes.marked else None)
+
     try:
         argv = ssh_command.run_over_master(
             link.ssh,
             link.destination,
-            remote,
+            line,
             control_path=master.control_path,
             log=str(logfile),
             config_file=link.config_file,
             options=link.session_options(),
-            tty=True,
+            tty=tty,
         )
         client = _start_client(argv, pipes)
     except BaseException:
@@ -301,7 +313,7 @@ def _on_terminal(
         RemoteSignaller(link),
         logfile,
         judge,
-        lambda verdict: link.gate.leave(refused=verdict.refused),
+        ended,
     )
     tells = version.Feature.LOGS_SESSION_ID.in_version(version.installed_version(link.ssh))
     while not process.carrier_ended():

@@ -63,12 +63,21 @@ class SessionNotOpened(MuxError):
     """There is no session.
 
     :ivar refused: the server (or a human asked by the master) said no.
+    :ivar foreign: the master speaks another protocol, or another version of it.
     :ivar started: False if the command certainly has not started, None if nobody can know.
     """
 
-    def __init__(self, message: str, *, refused: bool = False, started: Optional[bool] = False):
+    def __init__(
+        self,
+        message: str,
+        *,
+        refused: bool = False,
+        started: Optional[bool] = False,
+        foreign: bool = False,
+    ):
         super().__init__(message)
         self.refused = refused
+        self.foreign = foreign
         self.started = started
 
 
@@ -358,7 +367,9 @@ class Session:
             raise SessionNotOpened(f"control socket {path}: the master does not answer") from None
         except (OSError, EOFError, ProtocolError) as error:
             sock.close()
-            raise SessionNotOpened(f"control socket {path}: {error}") from None
+            raise SessionNotOpened(
+                f"control socket {path}: {error}", foreign=isinstance(error, ProtocolError)
+            ) from None
         except BaseException:
             sock.close()
             raise
