@@ -80,20 +80,27 @@ def _by_poll(
     poll = select.poll()
     readers: dict[int, tuple[IO[bytes], Sink]] = {}
     for stream, sink in zip((process.stdout, process.stderr), sinks):
-        if stream is not None:
+        if stream is not None and not stream.closed:
+            left_over = _buffered(stream)
+            if left_over:
+                sink.take(left_over)
             readers[stream.fileno()] = (stream, sink)
             poll.register(stream.fileno(), select.POLLIN)
     carrier = process.carrier_fileno()
-    if carrier is not None:
+    ended = carrier is not None and process.carrier_ended()
+    if carrier is not None and not ended:
         poll.register(carrier, select.POLLIN)
     rest = memoryview(data)
     feeding = process.stdin
     stdin = -1
+    if feeding is not None and feeding.closed:
+        feeding = None
     if feeding is not None:
+        with suppress(BrokenPipeError):
+            feeding.flush()
         stdin = feeding.fileno()
         os.set_blocking(stdin, False)
         poll.register(stdin, select.POLLOUT)
-    ended = False
     while readers or feeding is not None or not ended:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
@@ -134,6 +141,17 @@ def _by_poll(
             feeding = None
         ended = ended or (carrier is None and not readers and process.carrier_ended())
     return True
+
+
+def _buffered(stream: IO[bytes]) -> bytes:
+    """What a reader of the stream has left in its buffer."""
+    if not isinstance(stream, io.BufferedReader):
+        return b""
+    os.set_blocking(stream.fileno(), False)  # peek() reads if there is nothing
+    try:
+        return stream.read1(len(stream.peek()))
+    finally:
+        os.set_blocking(stream.fileno(), True)
 
 
 def read_below_buffer(stream: IO[bytes]) -> Optional[bytes]:

@@ -101,10 +101,13 @@ class MarkedPipe(io.RawIOBase):
                 super().close()
                 os.close(self._descriptor)
 
-    def readinto(self, buffer: object) -> int:
+    def readinto(self, buffer: object) -> Optional[int]:
         view = memoryview(buffer)  # type: ignore[arg-type]
         while True:
-            data = self.read_available(len(view))
+            try:
+                data = self.read_available(len(view))
+            except BlockingIOError:
+                return None
             if data is not None:
                 view[: len(data)] = data
                 return len(data)

@@ -147,6 +147,12 @@ def test_output_is_handed_on_as_it_comes(conn: holdfast.Connection, tmp_path: Pa
     assert done.stdout == ""
 
 
+def test_a_callback_gets_no_empty_piece(conn: holdfast.Connection) -> None:
+    pieces: list[bytes] = []
+    conn.run("true", text=False, on_stdout=pieces.append, on_stderr=pieces.append)
+    assert pieces == []
+
+
 def test_a_character_that_is_cut_in_two_arrives_whole(conn: holdfast.Connection) -> None:
     pieces: list[str] = []
     conn.run(r"printf '\303'; sleep 0.1; printf '\274'", on_stdout=pieces.append)

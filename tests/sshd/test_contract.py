@@ -147,6 +147,20 @@ def test_popen_in_both_directions(way: holdfast.Connection) -> None:
     assert way.popen("cat; echo err >&2").communicate(b"in") == (b"in", b"err\n")
 
 
+def test_communicate_takes_what_is_left(way: holdfast.Connection) -> None:
+    process = way.popen("echo one; echo two; echo err >&2; cat")
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"one\n"  # the rest may be in the buffer
+    process.stdin.write(b"buffered ")
+    assert process.communicate(b"input", timeout=20) == (b"two\nbuffered input", b"err\n")
+
+    ended = way.popen("echo out; echo err >&2", stdin=subprocess.DEVNULL)
+    assert ended.wait(20) == 0
+    assert ended.communicate() == (b"out\n", b"err\n")
+    assert ended.communicate() == (b"", b"")
+
+
 def test_streams_to_files(way: holdfast.Connection, tmp_path: Path) -> None:
     with open(tmp_path / "out", "wb") as out, open(tmp_path / "err", "wb") as err:
         nothing = subprocess.DEVNULL
