@@ -25,6 +25,7 @@ from .openssh.options import Options, Value, keepalive
 from .session_gate import SessionGate
 from .settings import Settings
 
+_LATELY = 60.0  # seconds for which a measured round trip holds
 _NOTE_EVERY = 256  # sessions between two looks at the length of the master's log
 
 log = logging.getLogger("holdfast")
@@ -75,7 +76,8 @@ class Link:
         self.gate = SessionGate()
         self.shell = ""  # the account's login shell, once a command has told it
         self._master: Optional[tuple[MasterSpec, Master]] = None
-        self.round_trip = 0.0  # seconds, about the least that was seen lately; 0 is unknown
+        self.round_trip = 0.0  # seconds, the least that was seen lately; 0 is unknown
+        self._measured = 0.0
         self._sessions_of = 0  # the pid of the master that has last given us a session
         self.without_sftp = False
         self.speaks_mux = True  # False: its masters speak another version of the protocol
@@ -98,6 +100,9 @@ class Link:
     def counts(self) -> Counts:
         with self._lock:
             return replace(self._counts)
+
+    def has_run_commands(self) -> bool:
+        return self._counts.commands > 0
 
     def count(self, **numbers: int) -> None:
         """``count(commands=1, bytes_sent=3)``"""
@@ -182,8 +187,13 @@ class Link:
         return self._current().overrides() + self.options
 
     def note_round_trip(self, seconds: float) -> None:
-        """A session took so long to open: a round trip, and what the server needed."""
-        self.round_trip = seconds if not self.round_trip else min(seconds, self.round_trip * 1.1)
+        """A session took so long to open: a round trip, and what the server needed.
+
+        The least of the last while counts: a busy server is no distance.
+        """
+        now = time.monotonic()
+        if not self.round_trip or seconds <= self.round_trip or now > self._measured + _LATELY:
+            self.round_trip, self._measured = seconds, now
 
     def learn_shell(self, who: Optional[Identity]) -> None:
         """A command has told its login shell."""

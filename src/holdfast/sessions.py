@@ -31,6 +31,7 @@ _NOTHING: Streams = (subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL)
 #: another program may hold the only one for a moment. Seconds between the tries.
 _FIRST_REFUSALS = (0.1, 0.3, 0.6, 1.0)
 _LONGEST_PAUSE = 1.0  # seconds between two tries for a session that others hold
+_CROWD = 2  # sessions at once, up to which ready ones pay
 _RECONNECTS = 3  # a command that certainly has not started is given so many masters
 _OPENING_POLL = 0.001  # seconds between two looks at a client's log; it has no event to wait for
 
@@ -210,7 +211,8 @@ def _shared(
                 environment=link.session_environment(),
                 agent=link.forwards_agent(),
             )
-            link.note_round_trip(time.monotonic() - began)
+            if link.gate.open == 1:
+                link.note_round_trip(time.monotonic() - began)
     except BaseException as error:
         link.gate.leave(refused=isinstance(error, SessionNotOpened) and error.refused)
         if pipes is not None:
@@ -233,7 +235,8 @@ def _shared(
         link.gate.leave()
         link.learn_shell(pipe.found if pipe else None)
 
-    if link.counts.commands:  # a process with one command only needs none
+    # None for a process with one command only; nor for a crowd, which opens its sessions at once.
+    if link.has_run_commands() and link.gate.open + link.gate.waiting <= _CROWD:
         ready_sessions(link).prepare(master)
     return MuxProcess(
         args,
