@@ -40,6 +40,7 @@ _HOW = """\
   server's processes that take the most of it.
 - CPU is what the client's process and its children have used (getrusage). Both ways over a control
   master leave the encryption to that; *with master* has its share, too.
+- A round in which more than 5 % of a client's commands failed has no rate; what failed is in the notes.
 - Memory is the growth of the peak (VmHWM) of a fresh, connected process.
 - `import holdfast` brings names that are imported when they are first used; `holdfast.connection`
   is what `holdfast.connect` needs.
@@ -174,8 +175,9 @@ def write_page(results: Results, directory: Path) -> str:
         _data(results),
         _install(results),
     ]
-    if results.notes:
-        sections.append("## Notes of this run\n\n" + "".join(f"- {n}\n" for n in results.notes))
+    notes = results.all_notes()
+    if notes:
+        sections.append("## Notes of this run\n\n" + "".join(f"- {note}\n" for note in notes))
     sections.append(_HOW)
     text = "\n".join(section for section in sections if section)
     (directory / "benchmarks.md").write_text(text, encoding="utf-8")

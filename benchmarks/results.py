@@ -15,6 +15,7 @@ class Results:
     A round that did not work is NaN.
 
     :ivar about: date, versions and machine. :ivar notes: what was left out or failed.
+    :ivar failures: what -> commands that failed, rounds left out for it, and the first reason.
     """
 
     def __init__(self) -> None:
@@ -22,6 +23,7 @@ class Results:
         self.best: dict[str, dict[str, float]] = {}
         self.about: dict[str, str] = {}
         self.notes: list[str] = []
+        self.failures: dict[str, dict[str, Any]] = {}
 
     def add(self, measure: str, client: str, values: Sequence[float]) -> None:
         """What one round has given: its median counts."""
@@ -33,6 +35,20 @@ class Results:
     def note(self, words: str) -> None:
         if words not in self.notes:
             self.notes.append(words)
+
+    def count_failures(self, what: str, reasons: Sequence[str], *, left_out: bool) -> None:
+        """Commands of one round that failed."""
+        found = self.failures.setdefault(what, {"commands": 0, "left_out": 0, "why": reasons[0]})
+        found["commands"] += len(reasons)
+        found["left_out"] += left_out
+
+    def all_notes(self) -> list[str]:
+        """The notes and the failures, in words."""
+        notes = list(self.notes)
+        for what, found in self.failures.items():
+            rounds = f"; rounds left out: {found['left_out']}" if found["left_out"] else ""
+            notes.append(f"{what}: {found['commands']} commands failed ({found['why']}){rounds}")
+        return notes
 
     def clients(self, measure: str) -> list[str]:
         return list(self.rounds.get(measure, {}))

@@ -3,7 +3,6 @@ falls on all of them."""
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import math
 import os
@@ -232,13 +231,12 @@ class Suite:
             return
         worked = answer["share"] >= _WORKED
         self._results.add(measure, worker.name, [answer["rate"] if worked else math.nan])
-        failures = answer["failures"]
-        if failures:
-            self._results.note(
-                f"{CLIENTS[worker.name].title}: {len(failures)} of {count} commands failed with "
-                f"{limit} at once in a round"
-                + ("" if worked else ", which is left out")
-                + f" ({collections.Counter(failures).most_common(1)[0][0]})"
+        if answer["failures"]:
+            self._results.count_failures(
+                f"{CLIENTS[worker.name].title}, {limit} at once"
+                + (f", {measure.split('.')[2]} ms away" if not measure.endswith(".0") else ""),
+                answer["failures"],
+                left_out=not worked,
             )
 
 

@@ -59,6 +59,19 @@ def test_results_are_read_as_they_were_saved(results: Any, tmp_path: Path) -> No
     assert again.notes == ["one"]
 
 
+def test_failed_rounds_do_not_count_and_are_told(results: Any) -> None:
+    for rate in (100.0, float("nan"), 200.0):
+        results.add("rate.50.0", "holdfast", [200.0])
+        results.add("rate.50.0", "paramiko", [rate])
+    results.count_failures("paramiko, 50 at once", ["gone"] * 3, left_out=False)
+    results.count_failures("paramiko, 50 at once", ["gone"] * 90, left_out=True)
+    assert results.median("rate.50.0", "paramiko") == 150.0
+    assert results.ratio("rate.50.0", "paramiko", "holdfast") == 0.75
+    assert results.all_notes() == [
+        "paramiko, 50 at once: 93 commands failed (gone); rounds left out: 1"
+    ]
+
+
 def test_a_table_lines_up(module: Callable[[str], ModuleType]) -> None:
     rows = [["holdfast", "2.50 ms", "yes"], ["ssh -S, a process each", "-", "no"]]
     assert module("report").table(["way", "median", "met"], rows) == (
