@@ -6,7 +6,7 @@ import os
 import subprocess
 
 from .openssh.control_master import Master
-from .openssh.mux_client import Session
+from .openssh.mux_session import Session
 from .pipes import Pipes
 
 

@@ -23,7 +23,8 @@ from .openssh import command, diagnosis, listening, processes
 from .openssh.control_master import Master
 from .openssh.file_lock import FileLock, LockTimeout
 from .openssh.forwarding import Endpoint, Forwarding
-from .openssh.mux_client import Forwarder, ForwardNotOpened, MuxError, SessionNotOpened
+from .openssh.mux_client import Forwarder, ForwardNotOpened, MuxError
+from .openssh.mux_session import SessionNotOpened
 from .openssh.quoting import remote_command
 from .openssh.records import read
 

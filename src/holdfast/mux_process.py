@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 from .openssh.diagnosis import Verdict
-from .openssh.mux_client import Session
+from .openssh.mux_session import Session
 from .pipes import Pipes
 from .remote_process import RemoteProcess, Signaller
 

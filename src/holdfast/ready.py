@@ -27,7 +27,7 @@ from typing import Optional
 from .link import Link, log
 from .marker import new_nonce
 from .openssh.control_master import Master
-from .openssh.mux_client import Session, SessionNotOpened
+from .openssh.mux_session import Session, SessionNotOpened
 from .openssh.quoting import quote, single_quoted
 from .pipes import Pipes
 

@@ -14,7 +14,7 @@ from . import aside
 from .link import Link, log
 from .marker import Identity
 from .openssh import command as ssh_command
-from .openssh.mux_client import SessionNotOpened
+from .openssh.mux_session import SessionNotOpened
 from .openssh.quoting import remote_command
 
 #: Seconds between TERM and KILL on the far side.

@@ -17,7 +17,8 @@ from .openssh import command as ssh_command
 from .openssh import diagnosis, mux_client, version
 from .openssh.control_master import Master
 from .openssh.diagnosis import Verdict
-from .openssh.mux_client import PROBE_TIMEOUT, Session, SessionNotOpened
+from .openssh.mux_client import PROBE_TIMEOUT
+from .openssh.mux_session import Session, SessionNotOpened
 from .pipes import Pipes, Stream
 from .ready import Ready, ready_sessions
 from .remote_kill import RemoteSignaller

@@ -13,7 +13,7 @@ from . import aside, sessions
 from .errors import TransferFailed
 from .link import Link, log
 from .openssh import command, diagnosis, version
-from .openssh.mux_client import SessionNotOpened
+from .openssh.mux_session import SessionNotOpened
 from .openssh.quoting import Word, local_operand, remote_command, scp_operand
 
 _OTHER = diagnosis.Kind.OTHER

@@ -40,7 +40,7 @@ OPENSSH_LAYERS = [
     ["__init__", "errors"],
     ["destination", "options", "quoting", "mux_protocol", "forwarding", "file_lock", "processes"],
     ["version", "command", "rsync", "mux_client", "listening", "login_ledger", "diagnosis"],
-    ["config"],
+    ["config", "mux_session"],
     ["control_path"],
     ["records"],
     ["sweep"],

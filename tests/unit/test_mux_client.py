@@ -16,10 +16,9 @@ from holdfast.openssh.mux_client import (
     ForwardNotOpened,
     MuxError,
     Probe,
-    Session,
-    SessionNotOpened,
     State,
 )
+from holdfast.openssh.mux_session import Session, SessionNotOpened
 
 Start = Callable[..., Any]
 
