@@ -186,11 +186,13 @@ def test_output_that_nobody_reads_ends_the_command(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_leaves_no_client(cli: Cli, number: int, status: int) -> None:
+def test_an_interrupted_run_leaves_nothing_on_either_side(
+    cli: Cli, number: int, status: int
+) -> None:
     cli("open")
     masters = set(cli.server.clients())
     process = subprocess.Popen(
-        cli.line("run", "echo on; cat; sleep 0.1"),
+        cli.line("run", "echo on; sleep 300"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -200,6 +202,7 @@ def test_an_interrupted_run_leaves_no_client(cli: Cli, number: int, status: int)
     process.send_signal(number)
     assert process.communicate(timeout=20) == (b"", b"")
     assert process.returncode == status
+    until(lambda: not cli.server.commands())
     until(lambda: set(cli.server.clients()) == masters)
     assert not list(Path(os.environ["HOLDFAST_RUNTIME_DIR"]).glob("client-*"))
 
