@@ -77,6 +77,7 @@ def test_it_stops_when_the_connection_ends_and_does_not_log_in_again(
     assert local_sshd.logins() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="only in the work tree")
 def test_the_benchmarks_still_run() -> None:
     script = """

@@ -12,8 +12,12 @@ import sys
 import threading
 from typing import Any
 
+import pytest
+
 import holdfast
 from holdfast.testing import LocalSshd
+
+pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("HOLDFAST_TEST_KILLS", "300"))
 
