@@ -372,7 +372,8 @@ def _plain(
                 entry.failed("timeout")
                 if ends < limit:
                     raise subprocess.TimeoutExpired("ssh", 0.0)
-                said += f"\nno login within {limit:g} s: Connection timed out"
+                patience = link.settings.login_timeout
+                said += f"\nno login within {patience:g} s: Connection timed out"
                 raise diagnosis.connection_error(said, link.name, config_file=link.config_file)
             time.sleep(_OPENING_POLL)
         if diagnosis.authenticated(said):

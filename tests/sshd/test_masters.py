@@ -466,6 +466,18 @@ def test_a_login_that_hangs_ends_with_its_timeout_and_leaves_nothing(
     assert [swept.state for _, swept in sweep(runtime_dir, stale_timeout=1)] == [State.ABSENT]
 
 
+def test_a_login_that_hangs_in_plain_mode_tells_how_long_it_was_waited_for(
+    local_sshd: LocalSshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.openssh.control_path.can_hold_sockets", lambda directory: False)
+    config = Path(local_sshd.config_file)
+    config.write_text(re.sub(r"ProxyCommand .*", "ProxyCommand sleep 300", config.read_text()))
+    conn = connect(local_sshd, settings=holdfast.Settings.load(login_timeout=1))
+    with pytest.raises(holdfast.HostUnreachable, match="no login within 1 s"):
+        conn.run("true")
+    assert conn.stats().login_failures == 1
+
+
 def test_a_runtime_directory_without_room_for_sockets_means_plain_mode(
     local_sshd: LocalSshd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,7 +36,7 @@ class Feature(Enum):
     PRINT_CONFIG = Version(6, 8)  # ssh -G
     PROXY_JUMP = Version(7, 3)
     ACCEPT_NEW_HOST_KEYS = Version(7, 6)  # StrictHostKeyChecking=accept-new
-    LOGS_SESSION_ID = Version(8, 3)  # 7.8 to 8.2 lack the debug line (mux.c); so do we, below 7.8
+    LOGS_SESSION_ID = Version(8, 3)  # "master session id" (mux.c); 7.8 to 8.2 lack it
     SCP_LEGACY_FLAG = Version(8, 7)  # scp -O, where the default may be SFTP
     SCP_OVER_SFTP = Version(9, 0)  # scp transfers over SFTP unless told otherwise
 
